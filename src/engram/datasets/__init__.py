@@ -1,0 +1,60 @@
+"""Datasets: from a word in `params.yaml` to a prepared TFDS folder under `data/raw`."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engram.datasets import mirror
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+
+def fetch(source: str, target: Path, file: str, **arguments) -> None:
+    """Generates or downloads the dataset `source` into the folder `target`.
+
+    The folder appears whole or not at all: TFDS works in a folder beside it, which
+    takes its place at the end. The files are ArrayRecord, which later stages read
+    without TensorFlow.
+
+    Args:
+        source: a word of `builder`.
+        target: folder to write, such as `data/raw/ring_road`.
+        file: where the readings come from, for `source: detector_csv`.
+        **arguments: of the builder, from the dataset's `fetch` block.
+
+    Raises:
+        mirror.FetchError: if a file is missing, unreachable or not the one expected.
+        readings.ReadingsError: if a file of readings is malformed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        made = builder(source, data_dir=work, file=file, **arguments)
+        mirror.download_and_prepare(made, work / "downloads")
+        if target.exists():
+            shutil.rmtree(target)
+        Path(made.data_dir).rename(target)
+    finally:
+        shutil.rmtree(work)
+
+
+def builder(
+    source: str, data_dir: Path, file: str, **arguments
+) -> "tfds.core.DatasetBuilder":
+    """Returns the TFDS builder of the word `source`; loads that builder's module alone."""
+    kind = {"data_dir": data_dir, "file_format": "array_record"}
+    if source == "ring_road":
+        from engram.datasets.ring_road import RingRoad
+
+        return RingRoad(**kind)
+    if source == "los_loop":
+        from engram.datasets.los_loop import LosLoop
+
+        return LosLoop(**kind)
+    if source == "detector_csv":
+        from engram.datasets.detector_csv import DetectorCsv
+
+        return DetectorCsv(file=file, **arguments, **kind)
+    raise ValueError(f"`source` must be a dataset's word. Received: {source!r}")

@@ -1,0 +1,119 @@
+"""Files without a network: a mirror folder, checked by sha256, in TFDS' download cache.
+
+A mirror is a folder of files and a table `tfds_cache.tsv` with the columns `url`,
+`staged_path` (the file, relative to the folder) and `prepare` (`as is` or `gunzip`).
+`ENGRAM_MIRROR` names the folder. What a file must hash to is TFDS' own record (the
+builder's `checksums.tsv`), not the mirror's word.
+"""
+
+import csv
+import gzip
+import hashlib
+import os
+import socket
+import zlib
+from pathlib import Path
+
+import requests
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import checksums, downloader, resource
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+from tensorflow_datasets.core.download.util import DownloadError
+
+from engram import repository
+
+OWN_TABLE = Path(__file__).with_name("mirror.tsv")  # the files of our own builders
+SECONDS_TO_CONNECT = 10.0
+
+
+class FetchError(RuntimeError):
+    """A file of a dataset is missing, unreachable or not the one expected."""
+
+
+def download_and_prepare(builder: tfds.core.DatasetBuilder, downloads: Path) -> None:
+    """Runs the builder, with its downloads taken from the mirror where there is one.
+
+    Raises:
+        FetchError: naming the file and what to do, within seconds.
+    """
+    mirror = os.environ.get("ENGRAM_MIRROR")
+    if mirror:
+        seed(builder, repository.resolve(mirror), downloads)
+    retries, timeout = downloader.MAX_RETRIES, socket.getdefaulttimeout()
+    downloader.MAX_RETRIES = 0  # TFDS would try for about 205 s
+    socket.setdefaulttimeout(SECONDS_TO_CONNECT)
+    try:
+        builder.download_and_prepare(
+            download_dir=str(downloads),
+            download_config=tfds.download.DownloadConfig(num_shards=1),
+        )
+    except (requests.RequestException, DownloadError, NonMatchingChecksumError) as error:
+        raise FetchError(_advice(builder, mirror, error)) from error
+    finally:
+        downloader.MAX_RETRIES = retries
+        socket.setdefaulttimeout(timeout)
+
+
+def seed(builder: tfds.core.DatasetBuilder, mirror: Path, downloads: Path) -> None:
+    """Copies the builder's files from `mirror` to where TFDS looks for downloads.
+
+    Raises:
+        FetchError: if the folder is missing or a file has another sha256 or size.
+    """
+    if not mirror.is_dir():
+        raise FetchError(f"ENGRAM_MIRROR: there is no folder {mirror}")
+    rows = _rows(OWN_TABLE) | _rows(mirror / "tfds_cache.tsv")
+    for url, expected in (builder.url_infos or {}).items():
+        if url not in rows:
+            continue
+        file = mirror / rows[url]["staged_path"]
+        if not file.is_file():
+            continue
+        content = _content(file, rows[url]["prepare"])
+        received = hashlib.sha256(content).hexdigest()
+        if received != expected.checksum:
+            raise FetchError(
+                f"{file}: not the file that {builder.name} expects. Expected sha256"
+                f" {expected.checksum}, received {received}. Nothing was changed."
+            )
+        _store(builder.name, url, expected, content, downloads)
+
+
+def _store(
+    name: str, url: str, info: checksums.UrlInfo, content: bytes, downloads: Path
+) -> None:
+    place = downloads / name / resource.get_dl_fname(url, info.checksum)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(content)
+    # Without this neighbour TFDS ignores the file and downloads.
+    resource.write_info_file(
+        url, tfds.core.Path(place), name, url.rsplit("/", 1)[-1], info
+    )
+
+
+def _rows(table: Path) -> dict[str, dict[str, str]]:
+    if not table.is_file():
+        return {}
+    with table.open(newline="", encoding="utf-8") as lines:
+        return {row["url"]: row for row in csv.DictReader(lines, delimiter="\t")}
+
+
+def _content(file: Path, prepare: str) -> bytes:
+    if prepare != "gunzip":
+        return file.read_bytes()
+    try:
+        return gzip.decompress(file.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise FetchError(f"{file}: damaged, cannot be decompressed: {error}") from error
+
+
+def _advice(builder: tfds.core.DatasetBuilder, mirror: str | None, error) -> str:
+    files = [row["staged_path"] for row in _rows(OWN_TABLE).values()]
+    wanted = ", ".join(file for file in files if builder.name in file) or "its files"
+    have = f"the mirror {mirror} lacks {wanted}" if mirror else "ENGRAM_MIRROR is not set"
+    cause = str(error).splitlines()[0][:120]
+    return (
+        f"{builder.name}: its files cannot be downloaded and {have}. Connect to the"
+        f" internet, or set ENGRAM_MIRROR to a folder that holds them (README, 'Real data"
+        f" and mirrors'). Cause: {type(error).__name__}: {cause}"
+    )
