@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engram.datasets import mirror
 
@@ -43,8 +43,8 @@ def fetch(source: str, target: Path, file: str, **arguments) -> None:
 def builder(
     source: str, data_dir: Path, file: str, **arguments
 ) -> "tfds.core.DatasetBuilder":
-    """Returns the TFDS builder of the word `source`; loads that builder's module alone."""
-    kind = {"data_dir": data_dir, "file_format": "array_record"}
+    """Returns the TFDS builder of the word `source`; loads only its module."""
+    kind: dict[str, Any] = {"data_dir": data_dir, "file_format": "array_record"}
     if source == "ring_road":
         from engram.datasets.ring_road import RingRoad
 

@@ -39,7 +39,8 @@ class DetectorCsv(readings.ReadingsBuilder):
     ):
         if interval_minutes < 1 or 1440 % interval_minutes:
             raise readings.ReadingsError(
-                f"`interval_minutes` must divide a day of 1440. Received: {interval_minutes}"
+                "`interval_minutes` must divide a day of 1440."
+                f" Received: {interval_minutes}"
             )
         hours, minutes = first_reading.split(":")
         self.file = Path(file)

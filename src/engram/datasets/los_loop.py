@@ -8,7 +8,9 @@ import tensorflow_datasets as tfds
 
 from engram.datasets import readings
 
-_FOLDER = "https://raw.githubusercontent.com/lehaifeng/T-GCN/master/T-GCN/T-GCN-PyTorch/data"
+_FOLDER = (
+    "https://raw.githubusercontent.com/lehaifeng/T-GCN/master/T-GCN/T-GCN-PyTorch/data"
+)
 
 
 class LosLoop(readings.ReadingsBuilder):

@@ -14,7 +14,9 @@ class ReadingsError(ValueError):
     """A file of readings that cannot be read, told to the person who wrote it."""
 
 
-class ReadingsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class ReadingsBuilder(  # type: ignore[call-arg]
+    tfds.core.GeneratorBasedBuilder, skip_registration=True
+):
     """A TFDS dataset of detectors: one example is one detector with its whole series.
 
     The split `detectors` has `N` examples in the order of the file:
@@ -57,11 +59,14 @@ class ReadingsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Yields one example per column of `readings` `(steps, N)`."""
         none = np.empty(0, np.float32)
         for n, name in enumerate(names):
-            yield n, {
-                "detector": name,
-                "readings": readings[:, n].astype(np.float32),
-                "weights": none if weights is None else weights[n].astype(np.float32),
-            }
+            yield (
+                n,
+                {
+                    "detector": name,
+                    "readings": readings[:, n].astype(np.float32),
+                    "weights": none if weights is None else weights[n].astype(np.float32),
+                },
+            )
 
 
 def parse_csv(path: Path) -> tuple[list[str], np.ndarray]:

@@ -1,0 +1,54 @@
+"""data/prepared/<dataset> -> runs/<experiment>/{models, history, run, chosen}."""
+
+import functools
+import json
+import sys
+from pathlib import Path
+
+from engram import params
+
+
+def main(name: str) -> None:
+    """Trains the experiment `name` of `params.yaml`, one model per seed."""
+    chosen = params.load_or_exit()["experiments"][name]
+    from engram import models, tasks, tracking, training  # after the check: TensorFlow
+
+    block = chosen["train"]
+    prepared, out = Path("data/prepared", chosen["dataset"]), Path("runs", name)
+    spec = json.loads((prepared / "spec.json").read_text())
+    batches = functools.partial(
+        tasks.task(chosen["task"]).batches, prepared, batch_size=block["batch_size"]
+    )
+
+    def build(learning_rate):
+        return models.build(chosen["model"], spec, learning_rate, **chosen["args"])
+
+    def recorder(seed, rate):
+        return tracking.run(
+            name=f"{name} seed {seed} rate {rate:g}",
+            group=chosen["dataset"],
+            params={**chosen, "seed": seed, "learning_rate": rate},
+            tags={"experiment": name, "model": chosen["model"], **training.devices()},
+            spec=spec,
+        )
+
+    how = training.settings(chosen["start"], block)
+    try:
+        trained = training.train(build, batches, how, block["seeds"], recorder)
+    except training.Diverged as error:
+        sys.exit(f"train {name}: {error}")
+
+    (out / "models").mkdir(parents=True, exist_ok=True)
+    for one in trained:
+        one.model.save(out / "models" / f"seed-{one.seed}.keras")
+    write = {
+        "history": {one.seed: one.history for one in trained},
+        "run": {one.seed: one.about() for one in trained},
+        "chosen": training.chosen(how, trained),
+    }
+    for stem, content in write.items():
+        (out / f"{stem}.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,204 @@
+"""Experiments are compared on the same resampled blocks of the same test split."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from engram.bootstrap import BLOCK_LENGTH, RESAMPLES, SEED, interval
+from engram.tables import Json, Table, differences, facts, metrics, ranking
+
+DIGITS = 12  # significant; beyond them BLAS libraries disagree, and files would change
+
+KEYS = {
+    "": "experiment task dataset model unit parameters train_seconds seeds metrics std "
+    "headline sort_by better",
+    ".details": "curves paired",
+    "paired": "metric kind unit_of_resampling count sum",
+    "curves": "title x_label y_label x y",
+}
+CHOICES = {"better": ("lower", "higher"), "kind": ("root_mean", "mean")}
+SHARED = ("task", "unit", "headline", "sort_by", "better")  # by all of a dataset
+
+
+def read(experiments: list[str], folder: Path) -> tuple[list[Json], dict[str, Json]]:
+    """Read `<experiment>.json` (rows) and `<experiment>.details.json` of a folder."""
+    rows = [_load(name, folder, "") for name in experiments]
+    return rows, {name: _load(name, folder, ".details") for name in experiments}
+
+
+def _load(experiment: str, folder: Path, kind: str) -> Json:
+    path = folder / f"{experiment}{kind}.json"
+    if not path.is_file():
+        command = f"write it with: dvc repro evaluate@{experiment}"
+        raise FileNotFoundError(f"{experiment}: {path} does not exist; {command}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: expected JSON, received {error}") from error
+    _check(path, content, kind)
+    if content.get("experiment", experiment) != experiment:
+        received = content["experiment"]
+        raise ValueError(
+            f"{path}: key experiment: expected {experiment}, received {received}"
+        )
+    return content
+
+
+def _check(path: Path, content: Any, kind: str) -> None:
+    for key in KEYS[kind].split():
+        if not isinstance(content, dict) or key not in content:
+            received = list(content) if isinstance(content, dict) else repr(content)
+            where = f"{path}: key {kind.strip('.')} {key}"
+            raise ValueError(f"{where}: expected a value, received {received}")
+        if key in CHOICES and content[key] not in CHOICES[key]:
+            wanted = " or ".join(CHOICES[key])
+            raise ValueError(
+                f"{path}: key {key}: expected {wanted}, received {content[key]!r}"
+            )
+        parts = content[key] if key == "curves" else [content[key]]
+        for part in parts if key in KEYS else ():
+            _check(path, part, key)
+    if kind == "curves" and len(content["x"]) != len(content["y"]):
+        sizes = f"{len(content['x'])} numbers as in x, received {len(content['y'])}"
+        raise ValueError(f"{path}: key curves y: expected {sizes}")
+
+
+def compare(
+    rows: list[Json],
+    details: dict[str, Json],
+    reference: str,
+    block_length: int = BLOCK_LENGTH,
+) -> Json:
+    """Rank the experiments of each dataset and set them against its reference.
+
+    Args:
+        rows: Contents of `<experiment>.json`.
+        details: Contents of `<experiment>.details.json` by experiment.
+        reference: The model to compare with; its first experiment in a dataset counts.
+        block_length: Consecutive blocks drawn together.
+
+    Returns:
+        Plain numbers and text: `datasets` holds one group each, with `rows` (best
+        first) and `differences`; a number that does not exist is None.
+    """
+    names = dict.fromkeys(row["dataset"] for row in rows)
+    groups = [[row for row in rows if row["dataset"] == name] for name in names]
+    found = [_group(group, details, reference, block_length) for group in groups]
+    constants = {"resamples": RESAMPLES, "block_length": block_length, "seed": SEED}
+    plain: Json = _plain({"reference": reference, **constants, "datasets": found})
+    return plain
+
+
+def _group(rows: list[Json], details: dict[str, Json], model: str, length: int) -> Json:
+    first = rows[0]
+    for row in rows:
+        _same(SHARED, first, row, first["experiment"], row["experiment"])
+    base = next((row["experiment"] for row in rows if row["model"] == model), None)
+    group = {key: first[key] for key in ("dataset", *SHARED)}
+    group |= {"rows": sorted(rows, key=_rank), "reference": base, "differences": []}
+    if base is None:
+        return group | {"note": f"No intervals: no experiment has the model {model}."}
+    others = [row for row in group["rows"] if row["experiment"] != base]
+    group["differences"] = [_difference(row, base, details, length) for row in others]
+    return group | {"note": _note(rows, base, details[base]["paired"], length)}
+
+
+def _rank(row: Json) -> tuple[bool, float, str]:
+    value = row["metrics"].get(row["sort_by"])
+    if value is None or not math.isfinite(value):
+        return True, 0.0, row["experiment"]
+    return False, value if row["better"] == "lower" else -value, row["experiment"]
+
+
+def _same(keys: tuple[str, ...], a: Json, b: Json, name_a: str, name_b: str) -> None:
+    for key in keys:
+        if a[key] != b[key]:
+            expected, received = repr(a[key])[:60], repr(b[key])[:60]
+            raise ValueError(
+                f"{name_a} and {name_b} share a dataset, so also {key}: "
+                f"expected {expected} as in {name_a}, received {received}"
+            )
+
+
+def _difference(row: Json, base: str, details: dict[str, Json], length: int) -> Json:
+    name = row["experiment"]
+    mine, theirs = (_shaped(one, details[one]["paired"]) for one in (name, base))
+    _same(("blocks", "metric", "kind", "count"), theirs, mine, base, name)
+    value, low, high = interval(mine, theirs, length)
+    found = {"experiment": name, "model": row["model"], "metric": mine["metric"]}
+    found |= {"difference": value, "low": low, "high": high}
+    return found | {"verdict": _verdict(low, high, row["better"])}
+
+
+def _shaped(name: str, paired: Json) -> Json:
+    blocks, lengths = len(paired["count"]), [len(seed) for seed in paired["sum"]]
+    if set(lengths) != {blocks}:
+        wanted = f"{blocks} numbers a seed, as in paired.count"
+        raise ValueError(f"{name}: paired.sum: expected {wanted}, received {lengths}")
+    return {**paired, "blocks": blocks}
+
+
+def _verdict(low: float, high: float, better: str) -> str:
+    if not math.isfinite(high - low):
+        return "not measured"
+    if low <= 0 <= high:
+        return "no clear difference"
+    return "better" if (high < 0) == (better == "lower") else "worse"
+
+
+def _note(rows: list[Json], base: str, paired: Json, length: int) -> str:
+    text = (
+        f"Difference = the experiment minus {base}, with a 95 % interval from "
+        f"{RESAMPLES:,} resamples of stretches of {length} consecutive blocks (block: "
+        f"{paired['unit_of_resampling']}), the same for both sides. Each interval "
+        "stands alone: none is widened for the number of comparisons."
+    )
+    if all(len(row["seeds"]) < 2 for row in rows):
+        text += " One seed each, so the spread between trainings is not included."
+    return text
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value
+
+
+def as_json(comparison: Json) -> str:
+    """Write the comparison as JSON: sorted keys, null for numbers that do not exist."""
+    text = json.dumps(comparison, indent=2, ensure_ascii=False, allow_nan=False)
+    return text + "\n"
+
+
+def markdown(comparison: Json) -> str:
+    """Write one section for each dataset: ranking, differences, all metrics."""
+    lines = ["# Comparison of experiments"]
+    for group in comparison["datasets"]:
+        lines += [f"## {_cell(group['dataset'])}", _cell(facts(group))]
+        lines += [_grid(ranking(group), 2)]
+        lines += [f"### Against {_cell(group['reference'] or comparison['reference'])}"]
+        lines += [_cell(group["note"])]
+        lines += [_grid(differences(group), 2)] if group["differences"] else []
+        lines += ["<details><summary>All metrics</summary>", _grid(metrics(group), 1)]
+        lines += ["</details>"]
+    return "\n\n".join(lines) + "\n"
+
+
+def _grid(table: Table, texts: int) -> str:
+    rule = [":--" if column < texts else "--:" for column in range(len(table[0]))]
+    rows = [[_cell(text) for text in row] for row in table]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
+
+
+def _cell(text: str) -> str:
+    flat = re.sub(r"([\\`*|\[\]$~])", r"\\\1", " ".join(text.split()))
+    return html.escape(flat, quote=False)

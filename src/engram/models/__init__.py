@@ -1,0 +1,85 @@
+"""Models: from a word in `params.yaml` to a compiled `keras.Model`, and back from a file.
+
+Each model is a module of the same name with one function, `build(spec, learning_rate,
+**args)`. Only the module of the chosen word is loaded, so that editing one model reruns
+that model's experiments and no other.
+"""
+
+import zipfile
+from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+
+
+def build(word: str, spec: dict[str, Any], learning_rate, **args) -> "keras.Model":
+    """Returns the compiled model of `word`.
+
+    Args:
+        word: name of the model's module.
+        spec: contents of the dataset's `spec.json`; sizes come from here.
+        learning_rate: float or `keras.optimizers.schedules.LearningRateSchedule`.
+        **args: of the model's own `build`.
+    """
+    return _module(word).build(spec, learning_rate, **args)
+
+
+def load(word: str, path: str | Path) -> "keras.Model":
+    """Returns the model of `word` saved at `path`; runs no code from the file.
+
+    Raises:
+        ValueError: if an entry of the archive lies outside it.
+    """
+    import keras
+
+    _module(word)  # registers the model's own classes
+    _refuse_escapes(Path(path))
+    return keras.models.load_model(path, compile=False, safe_mode=True)
+
+
+def _refuse_escapes(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            entry = PurePosixPath(name.replace("\\", "/"))
+            if entry.is_absolute() or ".." in entry.parts or ":" in entry.parts[0]:
+                raise ValueError(
+                    f"{path}: refused, the archive's entry {name!r} lies outside it"
+                )
+
+
+def _module(word: str) -> ModuleType:
+    if word == "persistence":
+        from engram.models import persistence
+
+        return persistence
+    if word == "historical_average":
+        from engram.models import historical_average
+
+        return historical_average
+    if word == "ridge":
+        from engram.models import ridge
+
+        return ridge
+    if word == "mlp":
+        from engram.models import mlp
+
+        return mlp
+    if word == "simple_rnn":
+        from engram.models import simple_rnn
+
+        return simple_rnn
+    if word == "gru":
+        from engram.models import gru
+
+        return gru
+    if word == "lstm":
+        from engram.models import lstm
+
+        return lstm
+    if word == "stlm":
+        from engram.models import stlm
+
+        return stlm
+    raise ValueError(f"`model` must be a module of engram.models. Received: {word!r}")

@@ -1,0 +1,98 @@
+"""What all forecasters share: inputs, loss, and one body for every detector."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="engram")
+def squared_error(target, forecast):
+    """Returns `(forecast - target)^2`, one number per reading `(B, P, N)`.
+
+    Unreduced, so that `fit`'s sample weights `(B, P, N)` leave out missing readings.
+    """
+    return ops.square(forecast - target)
+
+
+def inputs(spec: dict[str, Any]) -> dict[str, keras.KerasTensor]:
+    """Returns the inputs `readings` `(B, T, N)` and `slot` `(B,)`."""
+    shape = (spec["history"], len(spec["detectors"]))
+    return {
+        "readings": keras.Input(shape, name="readings"),
+        "slot": keras.Input((), dtype="int32", name="slot"),
+    }
+
+
+def compile_forecaster(model: keras.Model, learning_rate) -> keras.Model:
+    """Returns `model`, compiled with Adam on the mean squared error of known readings."""
+    model.compile(
+        optimizer=keras.optimizers.Adam(learning_rate, global_clipnorm=1.0),
+        loss=squared_error,
+    )
+    return model
+
+
+def shared_forecaster(
+    spec: dict[str, Any], body: Callable, name: str, learning_rate
+) -> keras.Model:
+    """Returns a compiled model that reads every detector with the same weights.
+
+    A detector's features at a step are its scaled reading and the time of day as a point
+    on a circle, `F = 3`. The body reads them, and a dense layer predicts the change from
+    the last reading:
+
+        h = body([reading, sin(2 pi slot / day), cos(2 pi slot / day)])     (B N, U)
+        forecast = last reading + h W + b                                   (B N, P)
+
+    Args:
+        spec: contents of `spec.json`.
+        body: layer or function from `(B N, T, 3)` to `(B N, U)`.
+        name: name of the model.
+        learning_rate: float or schedule.
+    """
+    given = inputs(spec)
+    steps, detectors = spec["history"], len(spec["detectors"])
+    x = ops.transpose(given["readings"], (0, 2, 1))  # (B, N, T)
+    last = ops.expand_dims(x[:, :, -1], -1)  # (B, N, 1)
+    clock = _clock(given["slot"], steps, spec["slots_per_day"])  # (B, T, 2)
+    clock = ops.repeat(ops.expand_dims(clock, 1), detectors, axis=1)  # (B, N, T, 2)
+    x = ops.concatenate([ops.expand_dims(x, -1), clock], axis=-1)  # (B, N, T, 3)
+    h = body(ops.reshape(x, (-1, steps, 3)))  # (B N, U)
+    change = keras.layers.Dense(spec["horizon"], name="change")(h)  # (B N, P)
+    change = ops.reshape(change, (-1, detectors, spec["horizon"]))
+    forecast = ops.transpose(last + change, (0, 2, 1))  # (B, P, N)
+    return compile_forecaster(keras.Model(given, forecast, name=name), learning_rate)
+
+
+def _clock(slot, steps: int, day: int):
+    """Returns the time of day of the `steps` intervals before `slot`, `(B, T, 2)`."""
+    before = ops.arange(-steps, 0, dtype="float32")  # (T,)
+    angle = (ops.cast(ops.expand_dims(slot, -1), "float32") + before) * (
+        2 * math.pi / day
+    )
+    return ops.stack([ops.sin(angle), ops.cos(angle)], axis=-1)
+
+
+class ClosedForm(keras.Model):
+    """A forecaster that is computed from the training part, not trained by gradients."""
+
+    def solve(self, train, validation):
+        """Sets the weights from batches of training and, or None, validation windows."""
+
+    def fit(self, x=None, validation_data=None, callbacks=None, verbose="auto", **kwargs):
+        """Solves once and reports losses as `keras.Model.fit` does after one epoch."""
+        calls = keras.callbacks.CallbackList(
+            callbacks, add_history=True, model=self, epochs=1, verbose=0, steps=1
+        )
+        calls.on_train_begin()
+        calls.on_epoch_begin(0)
+        self.solve(x, validation_data)
+        logs = {"loss": self.evaluate(x, verbose=0)}
+        if validation_data is not None:
+            logs["val_loss"] = self.evaluate(validation_data, verbose=0)
+        calls.on_epoch_end(0, logs)
+        calls.on_train_end(logs)
+        return self.history

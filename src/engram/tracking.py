@@ -1,0 +1,160 @@
+"""The record of every run in MLflow; nothing reads a result back from it.
+
+The store is `mlruns/mlflow.db` with artifacts beside it, in the repository's folder;
+`MLFLOW_TRACKING_URI` names another. The only module that imports mlflow.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+import mlflow
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+
+from engram import repository
+
+PACKAGES = ("engram", "tensorflow", "keras", "tensorflow-datasets", "numpy", "mlflow")
+SECONDS_BETWEEN_SYSTEM_METRICS = 2
+
+
+@contextlib.contextmanager
+def run(
+    name: str,
+    group: str,
+    params: dict[str, Any],
+    tags: dict[str, Any],
+    spec: dict[str, Any],
+) -> Iterator[tuple[str, Callable[[dict[str, float], int], None]]]:
+    """Opens a run and yields its id and `record(metrics, step)`.
+
+    An exception inside marks the run FAILED and goes on its way.
+
+    Args:
+        name: name of the run, such as `"traffic-gru seed 1"`.
+        group: MLflow experiment, such as `"ring_road"`.
+        params: nested dict; keys are joined with dots.
+        tags: tags of the run, beside commit, DVC stage and environment.
+        spec: the dataset's `spec.json`; its fingerprint identifies the data.
+    """
+    _open_store(group)
+    with mlflow.start_run(
+        run_name=name, tags=_tags(tags), log_system_metrics=True
+    ) as active:
+        mlflow.log_params(_flat(params))
+        mlflow.log_input(_dataset(spec), context="training")
+        mlflow.log_dict(_environment(), "environment.json")
+        yield active.info.run_id, _record
+
+
+@contextlib.contextmanager
+def resumed(run_id: str, group: str, name: str) -> Iterator[str]:
+    """Continues the run `run_id`, or opens a new one if the store does not know it."""
+    _open_store(group)
+    known = _knows(run_id)
+    tags = {} if known else _tags({"continues": run_id})
+    identity = {"run_id": run_id} if known else {"run_name": name}
+    with mlflow.start_run(tags=tags, **identity) as active:
+        yield active.info.run_id
+
+
+def log_results(metrics: dict[str, float]) -> None:
+    """Logs final numbers in the open run."""
+    mlflow.log_metrics(metrics)
+
+
+def log_files(files: list[Path], folder: str) -> None:
+    """Copies files into the open run's artifacts."""
+    for file in files:
+        mlflow.log_artifact(str(file), folder)
+
+
+def _record(metrics: dict[str, float], step: int) -> None:
+    mlflow.log_metrics(metrics, step=step)  # one batch per epoch
+
+
+def _open_store(group: str) -> None:
+    """Points MLflow at the store and selects the experiment `group`."""
+    folder = repository.root() / "mlruns"
+    own = "MLFLOW_TRACKING_URI" in os.environ
+    if not own:
+        folder.mkdir(exist_ok=True)
+        mlflow.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
+    mlflow.set_system_metrics_sampling_interval(SECONDS_BETWEEN_SYSTEM_METRICS)
+    mlflow.set_system_metrics_samples_before_logging(1)
+    if mlflow.get_experiment_by_name(group) is None:
+        place = None if own else (folder / group.replace("/", "-")).resolve().as_uri()
+        mlflow.create_experiment(group, artifact_location=place)
+    mlflow.set_experiment(group)
+
+
+def _knows(run_id: str) -> bool:
+    try:
+        return mlflow.get_run(run_id).info.lifecycle_stage == "active"
+    except mlflow.MlflowException:
+        return False
+
+
+def _tags(tags: dict[str, Any]) -> dict[str, str]:
+    git = repository.git_state()
+    suite = Path.cwd().relative_to(repository.root()) if _inside() else "."
+    return {
+        "git.commit": git["commit"],
+        "git.dirty": git["dirty"],
+        "dvc.stage": os.environ.get("DVC_STAGE", "none"),
+        "dvc.experiment": os.environ.get("DVC_EXP_NAME", "none"),
+        "suite": "tour" if str(suite) == "." else str(suite),
+        **{key: str(value) for key, value in tags.items()},
+    }
+
+
+def _inside() -> bool:
+    return Path.cwd().is_relative_to(repository.root())
+
+
+def _flat(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in params.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _dataset(spec: dict[str, Any]) -> MetaDataset:
+    # MLflow takes digests of at most 36 characters.
+    source = CodeDatasetSource({"mlflow.source.name": "data/prepared"})
+    return MetaDataset(source, name=spec["dataset"], digest=spec["fingerprint"][:36])
+
+
+def _environment() -> dict[str, Any]:
+    lock = repository.root() / "requirements.lock"
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return {
+        "python": sys.version,
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "packages": versions,
+        "requirements.lock": hashlib.sha256(lock.read_bytes()).hexdigest()
+        if lock.is_file()
+        else None,
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.processor()

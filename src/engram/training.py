@@ -1,0 +1,205 @@
+"""Training: seed after seed, under a strategy, with settings chosen on validation."""
+
+import dataclasses
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from engram import distribution
+
+Build = Callable[[Any], keras.Model]  # learning rate -> compiled model
+Batches = Callable[..., tf.data.Dataset]  # part, seed=None -> data
+Record = Callable[[dict[str, float], int], None]  # metrics, step
+Recorder = Callable[[int, float], AbstractContextManager[tuple[str, Record]]]
+
+
+class Diverged(RuntimeError):
+    """The loss is not a number any more."""
+
+
+@dataclasses.dataclass
+class Settings:
+    """What is settled before a seed is trained.
+
+    Attributes:
+        parts: part to train on, and part to choose on or None.
+        rates: learning rates to try on the first seed.
+        epochs: length of the learning-rate schedule.
+        stop_after: epochs to train, at most `epochs`.
+        jit_compile: whether XLA compiles the training step.
+        strategy: a word of `distribution.strategy`.
+    """
+
+    parts: tuple[str, str | None]
+    rates: list[float]
+    epochs: int
+    stop_after: int
+    jit_compile: bool
+    strategy: str
+
+
+@dataclasses.dataclass
+class Trained:
+    """One seed's model and how it came about."""
+
+    seed: int
+    rate: float
+    run_id: str
+    model: keras.Model
+    history: dict[str, list[float]]
+    best_epoch: int
+    seconds: float
+
+    def about(self) -> dict[str, Any]:
+        """Returns what `run.json` keeps of this seed."""
+        kept = ("run_id", "rate", "best_epoch", "seconds")
+        return {key: getattr(self, key) for key in kept}
+
+
+def settings(start: str, block: dict[str, Any]) -> Settings:
+    """Returns the settings of an experiment.
+
+    Args:
+        start: the experiment's `start`. With prepared data, the training part is fitted
+            and the epoch and rate are chosen on validation. With another experiment's
+            `chosen.json`, both parts are fitted with what that experiment chose.
+        block: the experiment's `train` block.
+    """
+    words = {key: block[key] for key in ("jit_compile", "strategy")}
+    if start.endswith("chosen.json"):
+        chosen = json.loads(Path(start).read_text())
+        return Settings(
+            parts=("train+validation", None),
+            rates=[chosen["learning_rate"]],
+            epochs=chosen["epochs"],
+            stop_after=chosen["stop_after"],
+            **words,
+        )
+    rates = block["learning_rate"]
+    return Settings(
+        parts=("train", "validation"),
+        rates=rates if isinstance(rates, list) else [rates],
+        epochs=block["epochs"],
+        stop_after=block["epochs"],
+        **words,
+    )
+
+
+def train(
+    build: Build, batches: Batches, how: Settings, seeds: list[int], recorder: Recorder
+) -> list[Trained]:
+    """Returns one trained model per seed.
+
+    Every rate of `how.rates` is tried with the first seed; the one with the lowest
+    validation loss is used for the others.
+    """
+    if not how.jit_compile:
+        # XLA's steps repeat bit for bit on a CPU as they are, and Keras would turn XLA
+        # off under this switch.
+        tf.config.experimental.enable_op_determinism()
+
+    def one(seed: int, rate: float) -> Trained:
+        with recorder(seed, rate) as (run_id, record):
+            return _fit(build, batches, how, seed, rate, run_id, record)
+
+    first = [one(seeds[0], rate) for rate in how.rates]
+    best = min(first, key=_chosen_loss) if len(first) > 1 else first[0]
+    return [best, *(one(seed, best.rate) for seed in seeds[1:])]
+
+
+def chosen(how: Settings, trained: list[Trained]) -> dict[str, Any]:
+    """Returns what a refit needs: learning rate, schedule and mean best epoch."""
+    best = sum(one.best_epoch for one in trained) / len(trained)
+    return {
+        "learning_rate": trained[0].rate,
+        "epochs": how.epochs,
+        "stop_after": round(best),
+    }
+
+
+def devices() -> dict[str, str]:
+    """Returns the names of the devices that TensorFlow sees, for the record."""
+    found = tf.config.list_physical_devices()
+    return {"devices": ", ".join(device.name for device in found)}
+
+
+def _fit(
+    build: Build,
+    batches: Batches,
+    how: Settings,
+    seed: int,
+    rate: float,
+    run_id: str,
+    record: Record,
+) -> Trained:
+    keras.utils.set_random_seed(seed)
+    fitted, held = how.parts
+    data = batches(fitted, seed=seed)
+    validation = batches(held) if held else None
+    steps = how.epochs * int(data.cardinality())
+    with distribution.strategy(how.strategy).scope():
+        model = build(keras.optimizers.schedules.CosineDecay(rate, steps))
+    model.jit_compile = how.jit_compile
+    callbacks: list[keras.callbacks.Callback] = [StopIfDiverged(), Curves(record)]
+    if held:
+        # Never stops early: the schedule runs to its end, the best epoch is kept.
+        callbacks.append(
+            keras.callbacks.EarlyStopping(
+                "val_loss", patience=how.epochs, restore_best_weights=True
+            )
+        )
+    began = time.perf_counter()
+    history = model.fit(
+        data,
+        validation_data=validation,
+        epochs=how.stop_after,
+        callbacks=callbacks,
+        shuffle=False,  # the data shuffles itself, by seed
+        verbose="auto" if sys.stdout.isatty() else 2,  # a line per epoch in a log file
+    ).history
+    seconds = time.perf_counter() - began
+    losses = history.get("val_loss", history["loss"])
+    best_epoch = 1 + losses.index(min(losses)) if held else how.stop_after
+    return Trained(seed, rate, run_id, model, history, best_epoch, seconds)
+
+
+def _chosen_loss(trained: Trained) -> float:
+    return trained.history["val_loss"][trained.best_epoch - 1]
+
+
+class StopIfDiverged(keras.callbacks.Callback):
+    """Ends training with an error as soon as a loss is NaN or infinite."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._check((logs or {}).get("loss"), f"step {batch + 1} of the epoch")
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name, loss in (logs or {}).items():
+            self._check(loss, f"epoch {epoch + 1} ({name})")
+
+    def _check(self, loss, where):
+        if loss is not None and not math.isfinite(loss):
+            raise Diverged(
+                f"the loss is {loss} at {where}: lower `learning_rate`, or look for"
+                " extreme values in the data"
+            )
+
+
+class Curves(keras.callbacks.Callback):
+    """Hands the losses of every epoch to `record`."""
+
+    def __init__(self, record: Record):
+        super().__init__()
+        self._record = record
+
+    def on_epoch_end(self, epoch, logs=None):
+        losses = {name: float(value) for name, value in (logs or {}).items()}
+        self._record(losses, epoch + 1)

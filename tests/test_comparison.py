@@ -1,0 +1,320 @@
+"""A comparison recovers known differences and owns up to what it cannot know."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engram.bootstrap import interval
+from engram.comparison import as_json, compare, markdown, read
+from engram.tables import number
+
+Json = dict[str, Any]
+BAD_CURVE = (
+    '{"curves": [{"title": "", "x_label": "", "y_label": "", "x": [1, 2], "y": [1]}]}'
+)
+
+
+def _paired(
+    sums: list[Any], count: float = 1.0, kind: str = "mean", metric: str = "mae_to_60"
+) -> Json:
+    blocks = [[float(value) for value in seed] for seed in sums]
+    return {
+        "metric": metric,
+        "kind": kind,
+        "unit_of_resampling": "hour of the test split",
+        "count": [count] * len(blocks[0]),
+        "sum": blocks,
+    }
+
+
+def _row(name: str, value: float | None, **more: Any) -> Json:
+    return {
+        "experiment": name,
+        "task": "forecasting",
+        "dataset": "ring",
+        "model": name.split("-")[-1],
+        "unit": "km/h",
+        "parameters": 4764,
+        "seeds": [1],
+        "train_seconds": 41.2,
+        "metrics": {"mae_at_60": 2.0, "mae_to_15": 1.0, "mae_to_60": value},
+        "std": None,
+        "headline": ["mae_to_15", "mae_to_60"],
+        "sort_by": "mae_to_60",
+        "better": "lower",
+        **more,
+    }
+
+
+def _details(*sums: Any) -> Json:
+    curve = {"title": "MAE", "x_label": "minutes", "y_label": "MAE"}
+    return {"curves": [{**curve, "x": [5, 10], "y": [1.0, 2.0]}]} | {
+        "paired": _paired(list(sums))
+    }
+
+
+def _example(shift: float = 0.5, better: str = "lower") -> Json:
+    noise = np.random.default_rng(0).normal(5.0, 1.0, 60)
+    rows = [
+        _row("t-stlm", 5.0, better=better),
+        _row("t-gru", 5.0 + shift, better=better),
+    ]
+    details = {"t-stlm": _details(noise), "t-gru": _details(noise + shift)}
+    return compare(rows, details, "stlm")
+
+
+def _written(folder: Path) -> Path:
+    for name in ("t-stlm", "t-gru"):
+        (folder / f"{name}.json").write_text(json.dumps(_row(name, 5.0)))
+        (folder / f"{name}.details.json").write_text(json.dumps(_details([1] * 20)))
+    return folder
+
+
+def test_a_constant_shift_of_the_mean_is_recovered_without_width() -> None:
+    noise = np.random.default_rng(0).normal(5.0, 1.0, 90)
+    found = interval(_paired([noise + 0.5]), _paired([noise]))
+    assert found == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_a_root_mean_is_the_root_of_the_pooled_mean_and_not_a_mean_of_roots() -> None:
+    other, base = [4.0, 16.0] * 20, [1.0, 1.0] * 20
+    found = interval(
+        _paired([other], kind="root_mean"), _paired([base], kind="root_mean")
+    )
+    assert found[0] == pytest.approx(np.sqrt(10.0) - 1.0)
+
+
+def test_blocks_weigh_by_their_counts() -> None:
+    other, base = _paired([[2.0, 30.0] * 10]), _paired([[1.0, 10.0] * 10])
+    other["count"] = base["count"] = [1.0, 10.0] * 10
+    assert interval(other, base)[0] == pytest.approx(32 / 11 - 1.0)
+
+
+def test_identical_inputs_give_the_interval_from_zero_to_zero() -> None:
+    noise = np.random.default_rng(0).gamma(2.0, size=90)
+    for kind in ("mean", "root_mean"):
+        paired = _paired([noise], 7.0, kind)
+        assert interval(paired, copy.deepcopy(paired)) == (0.0, 0.0, 0.0)
+
+
+def _autocorrelated(rng: np.random.Generator, blocks: int, phi: float) -> Any:
+    noise = rng.normal(size=blocks)
+    noise[0] /= np.sqrt(1 - phi**2)
+    for block in range(1, blocks):
+        noise[block] += phi * noise[block - 1]
+    return noise
+
+
+def _coverage(block_length: int, phi: float) -> float:
+    rng, hits, truth, trials = np.random.default_rng(7), 0, 0.2, 150
+    for _ in range(trials):
+        base = rng.normal(5.0, 1.0, 300)
+        other = base + truth + _autocorrelated(rng, 300, phi)
+        _, low, high = interval(_paired([other]), _paired([base]), block_length)
+        hits += low <= truth <= high
+    return hits / trials
+
+
+def test_intervals_cover_the_truth_about_95_times_in_100() -> None:
+    # 150 trials: a true coverage of 0.93 is seen between 0.87 and 0.99 (3 deviations)
+    assert 0.87 <= _coverage(6, 0.5) <= 0.99
+
+
+def test_single_blocks_would_claim_too_much_where_neighbours_correlate() -> None:
+    assert _coverage(1, 0.7) < 0.80 < _coverage(12, 0.7)
+
+
+def test_stretches_keep_neighbours_together() -> None:
+    base = _paired([[5.0] * 60])
+    waves = _paired([[6.0, 4.0] * 30])  # any two neighbours sum to the same
+    assert interval(waves, base, 2) == pytest.approx((0.0, 0.0, 0.0))
+    assert interval(waves, base, 1)[1] < -0.2
+
+
+def test_the_spread_between_seeds_widens_the_interval() -> None:
+    noise = np.random.default_rng(0).normal(5.0, 0.1, 90)
+    narrow = interval(_paired([noise, noise]), _paired([noise]))
+    wide = interval(_paired([noise - 1, noise + 1]), _paired([noise]))
+    assert narrow == pytest.approx((0.0, 0.0, 0.0))
+    assert wide[0] == pytest.approx(0.0)
+    assert wide[1:] == pytest.approx((-1.0, 1.0))
+
+
+def test_few_blocks_give_a_difference_and_no_interval() -> None:
+    value, low, high = interval(_paired([[2.0] * 14]), _paired([[1.0] * 14]))
+    assert value == 1.0
+    assert np.isnan(low) and np.isnan(high)
+    assert np.isfinite(interval(_paired([[2.0] * 15]), _paired([[1.0] * 15]))[1])
+
+
+def test_a_block_length_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected 1 or more, received 0"):
+        interval(_paired([[1.0] * 20]), _paired([[1.0] * 20]), 0)
+
+
+@pytest.mark.parametrize(
+    ("shift", "better", "verdict"),
+    [
+        (0.5, "lower", "worse"),
+        (-0.5, "lower", "better"),
+        (0.5, "higher", "better"),
+        (-0.5, "higher", "worse"),
+        (0.0, "lower", "no clear difference"),
+    ],
+)
+def test_the_verdict_is_seen_from_the_other_model(
+    shift: float, better: str, verdict: str
+) -> None:
+    (found,) = _example(shift, better)["datasets"][0]["differences"]
+    assert (found["experiment"], found["verdict"]) == ("t-gru", verdict)
+
+
+def test_rows_come_best_first_and_missing_numbers_last() -> None:
+    values = {"t-a": 3.0, "t-b": None, "t-c": 1.0, "t-d": float("nan"), "t-e": 2.0}
+    details = {name: _details([1.0] * 20) for name in values}
+    for better, order in (("lower", "ceabd"), ("higher", "aecbd")):
+        rows = [_row(name, value, better=better) for name, value in values.items()]
+        (group,) = compare(rows, details, "stlm")["datasets"]
+        assert [row["experiment"][-1] for row in group["rows"]] == list(order)
+
+
+def test_each_dataset_is_a_group_with_its_own_reference() -> None:
+    rows = [
+        _row(f"{dataset}-{model}", 1.0, dataset=dataset)
+        for dataset in ("ring", "park")
+        for model in ("gru", "stlm")
+    ]
+    details = {row["experiment"]: _details([1.0] * 20) for row in rows}
+    groups = compare(rows, details, "stlm")["datasets"]
+    assert [group["dataset"] for group in groups] == ["ring", "park"]
+    assert [group["reference"] for group in groups] == ["ring-stlm", "park-stlm"]
+
+
+def test_a_group_without_the_reference_says_that_it_has_no_intervals() -> None:
+    found = compare([_row("t-gru", 1.0)], {"t-gru": _details([1.0])}, "stlm")
+    assert found["datasets"][0]["differences"] == []
+    assert "No intervals: no experiment has the model stlm" in markdown(found)
+
+
+def test_different_numbers_of_blocks_are_refused_with_both_names() -> None:
+    rows = [_row("t-stlm", 1.0), _row("t-gru", 1.0)]
+    details = {"t-stlm": _details([1.0] * 20), "t-gru": _details([1.0] * 21)}
+    with pytest.raises(ValueError, match=r"t-stlm and t-gru .*blocks.* 20 .* 21"):
+        compare(rows, details, "stlm")
+
+
+def test_a_dataset_sorted_by_two_metrics_is_refused_with_both_names() -> None:
+    rows = [_row("t-stlm", 1.0), _row("t-gru", 1.0, sort_by="mae_to_15")]
+    with pytest.raises(ValueError, match="t-stlm and t-gru .*sort_by"):
+        compare(rows, {}, "stlm")
+
+
+def test_a_seed_with_blocks_missing_is_refused() -> None:
+    details = {"t-stlm": _details([1.0] * 20), "t-gru": _details([1.0] * 20)}
+    details["t-gru"]["paired"]["sum"].append([1.0] * 3)
+    with pytest.raises(ValueError, match=r"t-gru: paired.sum: .*\[20, 3\]"):
+        compare([_row("t-stlm", 1.0), _row("t-gru", 1.0)], details, "stlm")
+
+
+def test_a_diverged_model_is_not_measured_and_its_file_stays_plain_json() -> None:
+    rows = [_row("t-stlm", 1.0), _row("t-gru", float("inf"))]
+    details = {"t-stlm": _details([1.0] * 20), "t-gru": _details([np.nan] * 20)}
+    found = compare(rows, details, "stlm")
+    (one,) = found["datasets"][0]["differences"]
+    assert (one["difference"], one["verdict"]) == (None, "not measured")
+    assert "NaN" not in as_json(found) and "Infinity" not in as_json(found)
+    assert "| t-gru | gru | – | – | not measured |" in markdown(found)
+
+
+def test_the_json_has_sorted_keys_and_does_not_change() -> None:
+    text = as_json(_example())
+    content = json.loads(text)
+    assert text == as_json(_example())
+    assert text == json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+
+def test_the_ranking_shows_a_deviation_only_where_there_are_several_seeds() -> None:
+    rows = [_row("t-gru", 1.5), _row("t-lstm", 2.5, seeds=[1, 2], std={"mae_to_60": 1})]
+    details = {name: _details([1.0]) for name in ("t-gru", "t-lstm")}
+    text = markdown(compare(rows, details, "stlm"))
+    assert "| t-gru | gru | 4,764 | 1.000 | 1.500 | 41.2 s |" in text
+    assert "| t-lstm | lstm | 4,764 | 1.000 | 2.500 ± 1.000 | 41.2 s |" in text
+
+
+def test_every_metric_is_in_the_folded_table_in_natural_order() -> None:
+    rows = [_row("t-gru", 1.0, metrics={"mae_to_60": 1, "mae_at_15": 2, "mae_at_5": 3})]
+    text = markdown(compare(rows, {"t-gru": _details([1.0])}, "stlm"))
+    folded = text[text.index("<details>") :]
+    places = [folded.index(name) for name in ("MAE at 5", "MAE at 15", "MAE to 60")]
+    assert places == sorted(places)
+
+
+def test_markdown_shows_names_as_text() -> None:
+    name = "<script>alert(1)</script>|![x](y)`$x^"
+    text = markdown(compare([_row(name, 1.0)], {name: _details([1.0])}, "stlm"))
+    assert "<script>" not in text
+    assert r"&lt;/script&gt;\|!\[x\](y)\`\$x^" in text
+
+
+def test_numbers_have_a_true_minus_and_a_dash_for_none() -> None:
+    assert number(-1.5, "{:+.1f}") == "−1.5"
+    assert {number(x) for x in (None, float("nan"), float("-inf"))} == {"–"}
+
+
+def test_reading_returns_rows_in_the_order_asked_for(tmp_path: Path) -> None:
+    rows, details = read(["t-gru", "t-stlm"], _written(tmp_path))
+    assert [row["experiment"] for row in rows] == ["t-gru", "t-stlm"]
+    assert set(details) == {"t-gru", "t-stlm"}
+
+
+@pytest.mark.parametrize("suffix", [".json", ".details.json"])
+def test_a_missing_file_is_named_with_the_command_that_writes_it(
+    tmp_path: Path, suffix: str
+) -> None:
+    (_written(tmp_path) / f"t-gru{suffix}").unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        read(["t-stlm", "t-gru"], tmp_path)
+    assert f"t-gru{suffix}" in str(caught.value)
+    assert "dvc repro evaluate@t-gru" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text", "message"),
+    [
+        (".json", "{", "expected JSON"),
+        (".json", "[]", r"key +experiment: expected a value"),
+        (".json", json.dumps(_row("t-stlm", 1.0)), "expected t-gru, received t-stlm"),
+        (".json", json.dumps(_row("t-gru", 1.0, better="Low")), "received 'Low'"),
+        (".details.json", '{"curves": []}', "key details paired"),
+        (".details.json", '{"curves": [], "paired": {}}', "key paired metric"),
+        (".details.json", '{"curves": [{}]}', "key curves title"),
+        (".details.json", BAD_CURVE, "key curves y: expected 2 numbers as in x"),
+    ],
+)
+def test_a_malformed_file_is_refused_with_its_name_and_key(
+    tmp_path: Path, suffix: str, text: str, message: str
+) -> None:
+    path = _written(tmp_path) / f"t-gru{suffix}"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        read(["t-gru"], tmp_path)
+    assert str(path) in str(caught.value)
+
+
+def test_comparison_and_report_load_no_framework() -> None:
+    code = (
+        "import sys, engram.comparison, engram.report\n"
+        "print({'tensorflow', 'keras', 'mlflow'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,197 @@
+"""The report opens without a network, shows data as text and does not change."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engram.comparison import compare
+from engram.report import html_report
+
+Json = dict[str, Any]
+EVIL = '<script>alert(1)</script>"onload="x'
+VOID = {"meta", "img", "path"}
+
+
+class _Page(HTMLParser):
+    """Collects tags, attributes and visible text, and checks that tags close."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, key, value or "") for key, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def _inputs(
+    names: tuple[str, ...] = ("ring-gru", "ring-stlm"), text: str = "km/h"
+) -> tuple[Json, dict[str, Json]]:
+    rows: list[Json] = []
+    details: dict[str, Json] = {}
+    noise = np.random.default_rng(0).normal(4.0, 0.3, 60)
+    for index, name in enumerate(names):
+        rows.append(
+            {
+                **{"experiment": name, "task": "forecasting", "dataset": text},
+                **{"model": name.split("-")[-1], "unit": text, "parameters": 10},
+                **{"seeds": [1], "train_seconds": 5000.0, "std": None},
+                **{"metrics": {"rmse_to_60": 4.0 + index}, "better": "lower"},
+                **{"headline": ["rmse_to_60"], "sort_by": "rmse_to_60"},
+            }
+        )
+        curve = {"title": text, "x_label": text, "y_label": text, "x": [5, 10, 15]}
+        paired = {"metric": "rmse_to_60", "kind": "mean", "unit_of_resampling": text}
+        sums = (noise * (1 + 0.1 * index) + 0.01 * index).tolist()
+        details[name] = {
+            "curves": [{**curve, "y": [1.0 + index, None, 3.0 + index]}],
+            "paired": {**paired, "count": [1] * 60, "sum": [sums]},
+        }
+    return compare(rows, details, "stlm"), details
+
+
+def _page(**more: Any) -> str:
+    return html_report(*_inputs(**more), figures={})
+
+
+def test_the_page_closes_every_tag_it_opens() -> None:
+    assert _Page(_page()).open == []
+
+
+def test_the_page_asks_for_nothing_outside_itself(tmp_path: Path) -> None:
+    (tmp_path / "training.png").write_bytes(b"png")
+    page = html_report(*_inputs(), {"ring-gru": [tmp_path / "training.png"]})
+    parsed = _Page(page)
+    assert "http://" not in page and "https://" not in page
+    assert "@import" not in page and "url(" not in page
+    assert not {"script", "link", "iframe", "object", "base"} & set(parsed.tags)
+    for _, key, value in parsed.attributes:
+        if key in {"src", "href", "xlink:href", "srcset"}:
+            assert value.startswith(("data:image/png;base64,", "#"))
+
+
+def test_text_from_data_stays_text_everywhere(tmp_path: Path) -> None:
+    picture = tmp_path / "forecast <img src=x onerror=alert(1)> & $x^.png"
+    picture.write_bytes(b"png")
+    names = (f"{EVIL}-stlm", f"$x^-{EVIL}")
+    inputs = _inputs(names, text=EVIL)
+    page = html_report(*inputs, {names[1]: [picture]}, title=EVIL)
+    parsed = _Page(page)
+    assert "script" not in parsed.tags
+    assert {src for tag, key, src in parsed.attributes if (tag, key) == ("img", "src")}
+    assert not [key for _, key, _ in parsed.attributes if key.startswith("on")]
+    text = "".join(parsed.text)
+    assert EVIL in text and "$x^" in text and "onerror=alert(1)" in text
+
+
+def test_the_same_inputs_give_the_same_page() -> None:
+    assert _page() == _page()
+
+
+def test_the_page_holds_no_date() -> None:
+    assert not re.search(r"\b20\d\d\b|\d\d:\d\d", _page())
+
+
+def test_a_model_has_one_colour_wherever_it_appears() -> None:
+    names = ("ring-gru", "ring-lstm", "ring-stlm")
+    first, second = _page(names=names), _page(names=names[::-1])
+    for page in (first, second):
+        row = re.search(r'fill="([^"]+)"/></svg>ring-gru', page)
+        bar = re.search(r'>ring-gru</text><path [^>]*stroke="([^"]+)"', page)
+        assert row and bar
+        assert row[1] == bar[1] == "var(--c0)"
+
+
+def test_the_reference_is_drawn_in_ink_and_its_row_is_marked() -> None:
+    page = _page()
+    (row,) = re.findall(r"<tr class=base>(.*?)</tr>", page)
+    assert "ring-stlm" in row and "var(--ink)" in row
+
+
+def test_two_experiments_of_one_model_differ_in_their_dashes() -> None:
+    page = _page(names=("a-gru", "b-gru", "c-stlm"))
+    assert 'stroke="var(--c0)" stroke-dasharray=""' in page
+    assert 'stroke="var(--c0)" stroke-dasharray="7 4"' in page
+
+
+def test_forecasts_come_before_other_figures(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a_loss.png", "b_forecast.png", "c_gate.png")]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    page = html_report(*_inputs(), {"ring-gru": paths})
+    alts = [v for tag, key, v in _Page(page).attributes if (tag, key) == ("img", "alt")]
+    assert alts == ["ring-gru: b forecast", "ring-gru: a loss", "ring-gru: c gate"]
+
+
+def test_every_chart_says_in_words_what_it_shows() -> None:
+    page = _Page(_page())
+    said = {v for tag, key, v in page.attributes if (tag, key) == ("svg", "aria-label")}
+    assert said == {
+        "Difference in RMSE to 60 (km/h), lower is better, against ring-stlm",
+        "km/h: ring-gru, ring-stlm",
+    }
+
+
+def test_the_page_is_readable_in_dark_and_on_a_phone() -> None:
+    page = _page()
+    assert "prefers-color-scheme:dark" in page
+    assert "width=device-width" in page
+    tables = len(re.findall("<table", page))
+    assert len(re.findall(r'<div class="wide" tabindex="0"><table', page)) == tables
+
+
+def test_curves_without_finite_numbers_say_so() -> None:
+    comparison, details = _inputs()
+    for one in details.values():
+        one["curves"][0]["y"] = [None, float("nan"), float("inf")]
+    page = html_report(comparison, details, {})
+    assert "No finite numbers." in page
+    assert not re.search(r"\b(nan|inf)\b", page)
+
+
+def test_a_group_without_a_reference_has_tables_and_no_interval_chart() -> None:
+    page = _page(names=("ring-gru", "ring-lstm"))
+    assert "No intervals: no experiment has the model stlm." in page
+    assert "lower is better, against" not in page
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_labels_of_curves_never_overlap(count: int) -> None:
+    names = tuple(f"e{index:02}-m{index:02}" for index in range(count))
+    comparison, details = _inputs(names)
+    for one in details.values():
+        one["curves"][0]["y"] = [1.0, 2.0, 3.0]
+    page = html_report(comparison, details, {})
+    found = re.findall(r'<text x="[\d.]+" y="([\d.]+)"[^>]*>e\d\d-m', page)
+    heights = sorted(map(float, found))
+    assert len(heights) == count
+    assert all(np.diff(heights) >= 16.9)
+    assert heights[0] > 0
+
+
+def test_a_missing_picture_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        html_report(*_inputs(), {"ring-gru": [tmp_path / "gone.png"]})
