@@ -1,5 +1,6 @@
-"""metrics/ + figures/ -> results/{comparison.json, comparison.md, report.html}."""
+"""metrics/ + figures/ -> results/: the tables, the summary and the report."""
 
+import json
 from pathlib import Path
 
 from engram import comparison, params, report
@@ -9,7 +10,7 @@ def main() -> None:
     """Compares the experiments that `params.yaml` names, and no others."""
     values = params.load_or_exit()
     rows, details = comparison.read(list(values["experiments"]), Path("metrics"))
-    compared = comparison.compare(rows, details, values["compare"]["reference"])
+    compared = comparison.compare(rows, details, **values["compare"])
     figures = {
         name: sorted(Path("figures", name).glob("*.png"))
         for name in values["experiments"]
@@ -18,6 +19,7 @@ def main() -> None:
     results.mkdir(exist_ok=True)
     texts = {
         "comparison.json": comparison.as_json(compared),
+        "summary.json": json.dumps(comparison.summary(compared), indent=2) + "\n",
         "comparison.md": comparison.markdown(compared),
         "report.html": report.html_report(compared, details, figures),
     }

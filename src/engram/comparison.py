@@ -6,11 +6,21 @@ import html
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from engram.bootstrap import BLOCK_LENGTH, RESAMPLES, SEED, interval
-from engram.tables import Json, Table, differences, facts, metrics, ranking
+from engram.tables import (
+    Json,
+    Table,
+    differences,
+    facts,
+    metrics,
+    protocols,
+    published,
+    ranking,
+)
 
 DIGITS = 12  # significant; beyond them BLAS libraries disagree, and files would change
 
@@ -73,6 +83,7 @@ def compare(
     details: dict[str, Json],
     reference: str,
     block_length: int = BLOCK_LENGTH,
+    published: Sequence[Json] = (),
 ) -> Json:
     """Rank the experiments of each dataset and set them against its reference.
 
@@ -81,6 +92,8 @@ def compare(
         details: Contents of `<experiment>.details.json` by experiment.
         reference: The model to compare with; its first experiment in a dataset counts.
         block_length: Consecutive blocks drawn together.
+        published: Numbers of others, each with `experiment` and `metric` of ours that it
+            stands beside, `published`, `source` and `difference` (in the protocol).
 
     Returns:
         Plain numbers and text: `datasets` holds one group each, with `rows` (best
@@ -88,10 +101,25 @@ def compare(
     """
     names = dict.fromkeys(row["dataset"] for row in rows)
     groups = [[row for row in rows if row["dataset"] == name] for name in names]
+    _known(published, rows)
     found = [_group(group, details, reference, block_length) for group in groups]
+    for group in found:
+        mine = {row["experiment"] for row in group["rows"]}
+        group["published"] = [one for one in published if one["experiment"] in mine]
     constants = {"resamples": RESAMPLES, "block_length": block_length, "seed": SEED}
     plain: Json = _plain({"reference": reference, **constants, "datasets": found})
     return plain
+
+
+def _known(published: Sequence[Json], rows: list[Json]) -> None:
+    metrics = {row["experiment"]: row["metrics"] for row in rows}
+    for one in published:
+        name, metric = one["experiment"], one["metric"]
+        if metric not in metrics.get(name, {}):
+            known = sorted(metrics[name]) if name in metrics else sorted(metrics)
+            raise ValueError(
+                f"published: no {metric!r} of {name!r} to stand beside. Known: {known}"
+            )
 
 
 def _group(rows: list[Json], details: dict[str, Json], model: str, length: int) -> Json:
@@ -179,6 +207,31 @@ def as_json(comparison: Json) -> str:
     return text + "\n"
 
 
+def summary(comparison: Json) -> list[Json]:
+    """List each headline metric of each experiment, with its published number if any."""
+    listed = []
+    for group in comparison["datasets"]:
+        beside = {(one["experiment"], one["metric"]): one for one in group["published"]}
+        for row in group["rows"]:
+            for metric in group["headline"]:
+                other = beside.get((row["experiment"], metric), {})
+                listed.append(
+                    {
+                        "id": row["experiment"],
+                        "metric": metric,
+                        "unit": group["unit"],
+                        "better": group["better"],
+                        "ours": row["metrics"][metric],
+                        "std": row["std"][metric],
+                        "seeds": row["seeds"],
+                        **{
+                            k: other.get(k) for k in ("published", "source", "difference")
+                        },
+                    }
+                )
+    return listed
+
+
 def markdown(comparison: Json) -> str:
     """Write one section for each dataset: ranking, differences, all metrics."""
     lines = ["# Comparison of experiments"]
@@ -188,6 +241,10 @@ def markdown(comparison: Json) -> str:
         lines += [f"### Against {_cell(group['reference'] or comparison['reference'])}"]
         lines += [_cell(group["note"])]
         lines += [_grid(differences(group), 2)] if group["differences"] else []
+        if group["published"]:
+            lines += ["### Beside published numbers", _grid(published(group), 2)]
+            lines += ["How the protocols differ:"]
+            lines += ["\n".join(f"- {_cell(text)}" for text in protocols(group))]
         lines += ["<details><summary>All metrics</summary>", _grid(metrics(group), 1)]
         lines += ["</details>"]
     return "\n\n".join(lines) + "\n"

@@ -7,7 +7,17 @@ from html import escape
 from pathlib import Path
 
 from engram.charts import WIDE, Mark, intervals, lines, marks
-from engram.tables import Json, Table, differences, facts, label, metrics, ranking
+from engram.tables import (
+    Json,
+    Table,
+    differences,
+    facts,
+    label,
+    metrics,
+    protocols,
+    published,
+    ranking,
+)
 
 SIGN = 'width="12" height="12" aria-hidden="true"'
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -100,6 +110,10 @@ def _section(
         ]
         parts += [_table(differences(group), signs, None, "t2")]
     parts += [f'<p class="soft">{escape(group["note"])}</p>']
+    if group["published"]:
+        parts += ["<h3>Beside published numbers</h3>"]
+        parts += [_table(published(group), signs, None, "t2")]
+        parts += [f'<p class="soft">{escape(text)}</p>' for text in protocols(group)]
     curves = [
         (r["experiment"], c)
         for r in group["rows"]

@@ -56,6 +56,23 @@ def differences(group: Json) -> Table:
     return table
 
 
+def published(group: Json) -> Table:
+    """Tabulate our numbers beside published ones."""
+    rows = {row["experiment"]: row for row in group["rows"]}
+    table = [["Experiment", "Metric", "Ours", "Published", "Source"]]
+    for one in group["published"]:
+        ours = _spread(rows[one["experiment"]], one["metric"])
+        line = one["experiment"], label(one["metric"]), ours, number(one["published"])
+        table.append([*line, one["source"]])
+    return table
+
+
+def protocols(group: Json) -> list[str]:
+    """Say how our protocol differs from each source's, each difference once."""
+    said = [f"{one['experiment']}: {one['difference']}." for one in group["published"]]
+    return list(dict.fromkeys(said))
+
+
 def metrics(group: Json) -> Table:
     """Tabulate every metric of every experiment, one line each metric."""
     table = [["Metric", *(row["experiment"] for row in group["rows"])]]
