@@ -87,6 +87,9 @@ class STLMCell(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.recurrent_initializer = keras.initializers.get(recurrent_initializer)
         self.seed = seed
+        # An initializer holds its seed: `build` may be traced (JAX), where an unseeded
+        # draw is an error.
+        self._horizons = keras.initializers.RandomUniform(2.0, long_horizon, seed=seed)
         self.output_size = 2 * units if combine == "concat" else units
         self.state_size = [self.output_size, units, units]
 
@@ -148,9 +151,7 @@ class STLMCell(keras.layers.Layer):
         return ops.concatenate(blocks, axis=-1)
 
     def _initial_bias(self, shape, dtype=None):
-        horizon = keras.random.uniform(
-            (self.units,), 2.0, self.long_horizon, dtype=dtype, seed=self.seed
-        )
+        horizon = self._horizons((self.units,), dtype=dtype)
         f_l = ops.log(horizon - 1)
         zeros = ops.zeros_like(f_l)
         return ops.concatenate([zeros, zeros, zeros + 1, -f_l, f_l, zeros])
