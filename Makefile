@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help install repro test lint ui bench study lock
+.PHONY: help install repro test lint ui bench study tables lock
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -45,6 +45,9 @@ study: .venv/installed ## Run a study on real data: make study NAME=traffic
 	  echo "Which study? make study NAME=<name>, one of: $$(cd studies && ls -d */ | tr -d / | xargs)"; exit 2; }
 	@cd studies/$(NAME) && python -m engram.params params.yaml && python -m engram.progress dvc repro
 	@echo "Results: studies/$(NAME)/results/comparison.md and report.html"
+
+tables: .venv/installed ## Write the READMEs' tables from the committed results
+	@python -m engram.readme
 
 lock: .venv/installed ## Write the locks anew from pyproject.toml
 	@uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \

@@ -237,20 +237,21 @@ def markdown(comparison: Json) -> str:
     lines = ["# Comparison of experiments"]
     for group in comparison["datasets"]:
         lines += [f"## {_cell(group['dataset'])}", _cell(facts(group))]
-        lines += [_grid(ranking(group), 2)]
+        lines += [grid(ranking(group), 2)]
         lines += [f"### Against {_cell(group['reference'] or comparison['reference'])}"]
         lines += [_cell(group["note"])]
-        lines += [_grid(differences(group), 2)] if group["differences"] else []
+        lines += [grid(differences(group), 2)] if group["differences"] else []
         if group["published"]:
-            lines += ["### Beside published numbers", _grid(published(group), 2)]
+            lines += ["### Beside published numbers", grid(published(group), 2)]
             lines += ["How the protocols differ:"]
             lines += ["\n".join(f"- {_cell(text)}" for text in protocols(group))]
-        lines += ["<details><summary>All metrics</summary>", _grid(metrics(group), 1)]
+        lines += ["<details><summary>All metrics</summary>", grid(metrics(group), 1)]
         lines += ["</details>"]
     return "\n\n".join(lines) + "\n"
 
 
-def _grid(table: Table, texts: int) -> str:
+def grid(table: Table, texts: int) -> str:
+    """Write a table in Markdown; its first `texts` columns are words, not numbers."""
     rule = [":--" if column < texts else "--:" for column in range(len(table[0]))]
     rows = [[_cell(text) for text in row] for row in table]
     return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
