@@ -74,7 +74,7 @@ def measure(jit_compile: bool) -> tuple[dict[str, float], dict[str, int]]:
 
 
 def data() -> tuple:
-    """Returns one batch: inputs, target and weight, as the forecasting task makes them."""
+    """Returns one batch as the forecasting task makes it: inputs, target, weight."""
     random = np.random.default_rng(1)
     shape = (WINDOWS, 12, 207)
     past, future = random.standard_normal((2, *shape)).astype(np.float32)

@@ -39,7 +39,8 @@ def main(name: str) -> None:
     for seed, metrics in zip(runs, found["per_seed"], strict=True):
         title = f"{name} seed {seed}"
         with tracking.resumed(runs[seed]["run_id"], chosen["dataset"], title):
-            tracking.log_results(metrics)
+            size = {"parameters": about["parameters"], "seconds": runs[seed]["seconds"]}
+            tracking.log_results({**metrics, **size})
             tracking.log_files([out / "models" / f"seed-{seed}.keras"], "model")
             tracking.log_files(pictures, "figures")
 

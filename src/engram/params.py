@@ -6,13 +6,21 @@ to, in the docstring of the model's `build` or of the dataset's `generate`.
 """
 
 import difflib
+import re
 import sys
 import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 Positive = Annotated[int, Field(gt=0, strict=True)]
@@ -21,9 +29,9 @@ Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 
 
 class Block(BaseModel):
-    """A block of `params.yaml`: unknown keys are refused."""
+    """A block of `params.yaml`: unknown keys and values of another kind are refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class NoArguments(Block):
@@ -107,12 +115,16 @@ class Dataset(Block):
     prepare: dict[str, Any]
 
 
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
 class Training(Block):
     """How an experiment trains; a list of rates is tried in turn on validation."""
 
     epochs: Positive
     batch_size: Positive
-    learning_rate: Rate | Annotated[list[Rate], Field(min_length=1)]
+    learning_rate: Annotated[list[Rate], Field(min_length=1), BeforeValidator(_listed)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     strategy: Literal["auto", "one_device", "mirrored"]
     jit_compile: bool
@@ -218,6 +230,10 @@ def _read(path: Path) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)  # noqa: S506
     except FileNotFoundError:
         raise ParamsError(f"{path}: there is no such file in {Path.cwd()}") from None
+    except OSError as error:
+        raise ParamsError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path}: not UTF-8 text: {error.reason}") from None
     except (yaml.YAMLError, ParamsError) as error:
         raise ParamsError(f"{path}: not readable as YAML: {error}") from None
 
@@ -244,7 +260,11 @@ def _experiment_faults(name: str, block: dict, values: dict) -> list[str]:
         faults += _faults(MODELS[block["model"]], block["args"], (*where, "args"))
     prepared = f"data/prepared/{block['dataset']}"
     form = Training if block["start"] == prepared else Refit
-    if form is Refit and not block["start"].endswith("/chosen.json"):
+    chosen = re.fullmatch(r"runs/([^/]+)/chosen\.json", block["start"])
+    others = values["experiments"].keys() - {name}
+    if form is Refit and chosen and chosen[1] not in others:
+        faults.append(_unknown((*where, "start"), chosen[1], others))
+    elif form is Refit and not chosen:
         faults.append(
             f"{'.'.join(where)}.start: expected {prepared!r}, or the file"
             f" 'runs/<experiment>/chosen.json' of another experiment."
@@ -282,8 +302,8 @@ def _fields(form: type[Block], place: tuple[int | str, ...]) -> list[str]:
     for part in place:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             kind = kind.model_fields[str(part)].annotation
-        else:  # dict[Word, Block]: the part is a name, the block is the second argument
-            kind = typing.get_args(kind)[1]
+        else:  # dict[Word, Block] or list[Block]: the block is the last argument
+            kind = typing.get_args(kind)[-1]
     return list(kind.model_fields)
 
 

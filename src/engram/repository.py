@@ -33,8 +33,8 @@ def git_state() -> dict[str, str]:
     """
     commit = _git("rev-parse", "HEAD") or "none"
     inputs = ["src", "pipeline", "*.yaml", "*.toml", "requirements.lock"]
-    dirty = _git("status", "--porcelain", "--", *inputs)
-    files = sorted(line.split()[-1] for line in dirty.splitlines())
+    dirty = _git("status", "--porcelain", "-z", "--no-renames", "--", *inputs)
+    files = sorted(entry[3:] for entry in dirty.split("\0") if entry)  # "XY name"
     return {"commit": commit, "dirty": ", ".join(files) or "no"}
 
 

@@ -7,6 +7,7 @@ The store is `mlruns/mlflow.db` with artifacts beside it, in the repository's fo
 import contextlib
 import hashlib
 import importlib.metadata
+import logging
 import os
 import platform
 import sys
@@ -23,6 +24,10 @@ from engram import repository
 
 PACKAGES = ("engram", "tensorflow", "keras", "tensorflow-datasets", "numpy", "mlflow")
 SECONDS_BETWEEN_SYSTEM_METRICS = 2
+# Looked up here, because mlflow.set_tracking_uri sets the variable itself.
+STORE_OF_ONES_OWN = os.environ.get("MLFLOW_TRACKING_URI")
+# It says at the start and end of each run that it starts and ends.
+logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
 
 
 @contextlib.contextmanager
@@ -83,15 +88,16 @@ def _record(metrics: dict[str, float], step: int) -> None:
 def _open_store(group: str) -> None:
     """Points MLflow at the store and selects the experiment `group`."""
     folder = repository.root() / "mlruns"
-    own = "MLFLOW_TRACKING_URI" in os.environ
-    if not own:
+    if not STORE_OF_ONES_OWN:
         folder.mkdir(exist_ok=True)
         mlflow.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
     mlflow.set_system_metrics_sampling_interval(SECONDS_BETWEEN_SYSTEM_METRICS)
     mlflow.set_system_metrics_samples_before_logging(1)
     if mlflow.get_experiment_by_name(group) is None:
-        place = None if own else (folder / group.replace("/", "-")).resolve().as_uri()
-        mlflow.create_experiment(group, artifact_location=place)
+        place = (folder / group.replace("/", "-")).resolve().as_uri()
+        mlflow.create_experiment(
+            group, artifact_location=None if STORE_OF_ONES_OWN else place
+        )
     mlflow.set_experiment(group)
 
 

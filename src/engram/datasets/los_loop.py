@@ -28,6 +28,7 @@ class LosLoop(readings.ReadingsBuilder):
         "L. Zhao et al. T-GCN: A Temporal Graph Convolutional Network for Traffic"
         " Prediction. IEEE Transactions on Intelligent Transportation Systems, 2020."
     )
+    URLS = {"speed": f"{_FOLDER}/los_speed.csv", "graph": f"{_FOLDER}/los_adj.csv"}
     METADATA = {
         "unit": "mph",
         "interval_minutes": 5,
@@ -37,9 +38,7 @@ class LosLoop(readings.ReadingsBuilder):
     }
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager):
-        files = dl_manager.download(
-            {"speed": f"{_FOLDER}/los_speed.csv", "graph": f"{_FOLDER}/los_adj.csv"}
-        )
+        files = dl_manager.download(self.URLS)
         return {"detectors": self._generate_examples(files["speed"], files["graph"])}
 
     def _generate_examples(

@@ -10,7 +10,6 @@ import csv
 import gzip
 import hashlib
 import os
-import socket
 import zlib
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 from tensorflow_datasets.core.download.util import DownloadError
 
 from engram import repository
+from engram.datasets import readings
 
 OWN_TABLE = Path(__file__).with_name("mirror.tsv")  # the files of our own builders
 SECONDS_TO_CONNECT = 10.0
@@ -39,9 +39,14 @@ def download_and_prepare(builder: tfds.core.DatasetBuilder, downloads: Path) -> 
     mirror = os.environ.get("ENGRAM_MIRROR")
     if mirror:
         seed(builder, repository.resolve(mirror), downloads)
-    retries, timeout = downloader.MAX_RETRIES, socket.getdefaulttimeout()
+    retries, send = downloader.MAX_RETRIES, requests.adapters.HTTPAdapter.send
+
+    def bounded(adapter, request, **options):  # TFDS sets no limit
+        options["timeout"] = options.get("timeout") or SECONDS_TO_CONNECT
+        return send(adapter, request, **options)
+
     downloader.MAX_RETRIES = 0  # TFDS would try for about 205 s
-    socket.setdefaulttimeout(SECONDS_TO_CONNECT)
+    requests.adapters.HTTPAdapter.send = bounded
     try:
         builder.download_and_prepare(
             download_dir=str(downloads),
@@ -51,7 +56,7 @@ def download_and_prepare(builder: tfds.core.DatasetBuilder, downloads: Path) -> 
         raise FetchError(_advice(builder, mirror, error)) from error
     finally:
         downloader.MAX_RETRIES = retries
-        socket.setdefaulttimeout(timeout)
+        requests.adapters.HTTPAdapter.send = send
 
 
 def seed(builder: tfds.core.DatasetBuilder, mirror: Path, downloads: Path) -> None:
@@ -60,11 +65,12 @@ def seed(builder: tfds.core.DatasetBuilder, mirror: Path, downloads: Path) -> No
     Raises:
         FetchError: if the folder is missing or a file has another sha256 or size.
     """
-    if not mirror.is_dir():
+    wanted = _urls(builder)
+    if wanted and not mirror.is_dir():
         raise FetchError(f"ENGRAM_MIRROR: there is no folder {mirror}")
     rows = _rows(OWN_TABLE) | _rows(mirror / "tfds_cache.tsv")
     for url, expected in (builder.url_infos or {}).items():
-        if url not in rows:
+        if url not in rows or url not in wanted:
             continue
         file = mirror / rows[url]["staged_path"]
         if not file.is_file():
@@ -77,6 +83,13 @@ def seed(builder: tfds.core.DatasetBuilder, mirror: Path, downloads: Path) -> No
                 f" {expected.checksum}, received {received}. Nothing was changed."
             )
         _store(builder.name, url, expected, content, downloads)
+
+
+def _urls(builder: tfds.core.DatasetBuilder) -> set[str]:
+    """Returns what the builder downloads; ours share one `checksums.tsv`."""
+    if isinstance(builder, readings.ReadingsBuilder):
+        return set(builder.URLS.values())
+    return set(builder.url_infos or {})
 
 
 def _store(
@@ -108,10 +121,11 @@ def _content(file: Path, prepare: str) -> bytes:
 
 
 def _advice(builder: tfds.core.DatasetBuilder, mirror: str | None, error) -> str:
-    files = [row["staged_path"] for row in _rows(OWN_TABLE).values()]
-    wanted = ", ".join(file for file in files if builder.name in file) or "its files"
+    rows = _rows(OWN_TABLE)
+    files = [rows[url]["staged_path"] for url in sorted(_urls(builder)) if url in rows]
+    wanted = " or ".join(files) or "its files"
     have = f"the mirror {mirror} lacks {wanted}" if mirror else "ENGRAM_MIRROR is not set"
-    cause = str(error).splitlines()[0][:120]
+    cause = " ".join(str(error).split())[:300]
     return (
         f"{builder.name}: its files cannot be downloaded and {have}. Connect to the"
         f" internet, or set ENGRAM_MIRROR to a folder that holds them (README, 'Real data"

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+LARGEST = float(np.finfo(np.float32).max)
+
 
 class ReadingsError(ValueError):
     """A file of readings that cannot be read, told to the person who wrote it."""
@@ -35,6 +37,7 @@ class ReadingsBuilder(  # type: ignore[call-arg]
     CITATION = ""
     HOMEPAGE = ""
     METADATA: dict[str, Any] = {}
+    URLS: dict[str, str] = {}  # of the files it downloads
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -80,18 +83,31 @@ def parse_csv(path: Path) -> tuple[list[str], np.ndarray]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
-            table = [row for row in csv.reader(lines) if row]
+            reader, table = csv.reader(lines), []
+            begin = 1  # a quoted cell may go over several lines
+            for row in reader:
+                table.append((begin, row))
+                begin = reader.line_num + 1
     except FileNotFoundError:
         raise ReadingsError(f"{path}: there is no such file") from None
     except UnicodeDecodeError as error:
         raise ReadingsError(f"{path}: not UTF-8 text: {error.reason}") from None
+    except OSError as error:
+        raise ReadingsError(f"{path}: {error.strerror}") from None
+    except csv.Error as error:
+        raise ReadingsError(f"{path}, line {begin}: {error}") from None
+    while table and not table[-1][1]:
+        table.pop()  # empty lines at the end
     if not table:
         raise ReadingsError(f"{path}: the file is empty")
-    names = [name.strip() for name in table[0]]
+    names = [name.strip() for name in table[0][1]]
     _check_names(path, names)
-    if len(table) == 1:
+    if len(names) == 1:  # an empty line is an empty cell
+        table = [(line, row or [""]) for line, row in table]
+    below = [(line, row) for line, row in table[1:] if row]
+    if not below:
         raise ReadingsError(f"{path}: there are names in line 1 and no readings below")
-    rows = [_numbers(path, names, line, row) for line, row in enumerate(table[1:], 2)]
+    rows = [_numbers(path, names, line, row) for line, row in below]
     return names, np.array(rows, np.float64)
 
 
@@ -106,12 +122,12 @@ def parse_matrix(path: Path, size: int) -> np.ndarray:
 
 
 def _check_names(path: Path, names: list[str]) -> None:
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise ReadingsError(f"{path}, line 1: two columns are named {repeated[0]!r}")
     if "" in names:
         column = names.index("") + 1
         raise ReadingsError(f"{path}, line 1: column {column} has no name")
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ReadingsError(f"{path}, line 1: two columns are named {repeated[0]!r}")
     if len(names) == 1 and ";" in names[0]:
         raise ReadingsError(f"{path}, line 1: cells must be separated by commas, not ';'")
 
@@ -131,7 +147,7 @@ def _number(path: Path, line: int, name: str, cell: str) -> float:
         value = float(cell)
     except ValueError:
         value = math.inf
-    if math.isinf(value):
+    if abs(value) > LARGEST:  # NaN is not
         raise ReadingsError(
             f"{path}, line {line}, column {name!r}: expected a number or nothing."
             f" Received: {cell!r}"

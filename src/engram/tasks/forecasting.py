@@ -55,10 +55,12 @@ def prepare(
     about = dict(builder.info.metadata)
     names = [example["detector"].decode() for example in examples]
     readings = np.stack([example["readings"] for example in examples], axis=1)
-    readings[np.isin(readings, about["missing"])] = np.nan  # (steps, N)
+    missing = np.array(about["missing"], readings.dtype)  # -999.9 is no float32
+    readings[np.isin(readings, missing)] = np.nan  # (steps, N)
     parts = _parts(len(readings), split, history + horizon)
     train = readings[slice(*parts["train"])]
     _check_detectors(names, train)
+    _check_parts(parts, readings)
 
     spec = {
         "task": "forecasting",
@@ -215,6 +217,12 @@ def _parts(steps: int, split: list[float], window: int) -> dict[str, list[int]]:
                 f" (history + horizon) needs {window}"
             )
     return parts
+
+
+def _check_parts(parts: dict[str, list[int]], readings: np.ndarray) -> None:
+    for part, (start, end) in parts.items():
+        if np.isnan(readings[start:end]).all():
+            raise DataError(f"the {part} part has no reading (steps {start} to {end})")
 
 
 def _check_detectors(names: list[str], train: np.ndarray) -> None:

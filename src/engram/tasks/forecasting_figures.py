@@ -87,7 +87,7 @@ def error_by_horizon(found: dict[str, Any]) -> plt.Figure:
 
 def error_by_detector(found: dict[str, Any]) -> plt.Figure:
     """MAE of each detector: at its place on the ring, or sorted."""
-    mae = np.array(found["details"]["detectors"]["mae"])
+    mae = np.array(found["details"]["detectors"]["mae"], float)  # None: never measured
     unit = _plain(found["spec"]["unit"])
     if found["spec"]["layout"] == "ring":
         return _on_the_ring(mae, unit)

@@ -79,8 +79,9 @@ def row(total: dict[str, np.ndarray], spec: dict[str, Any]) -> dict[str, float]:
             part = {key: values[chosen].sum() for key, values in total.items()}
             found[f"mae_{name}_{minutes}"] = part["absolute"] / part["count"]
             found[f"rmse_{name}_{minutes}"] = np.sqrt(part["squared"] / part["count"])
-            relative = part["relative"] / max(part["relative_count"], 1)
-            found[f"mape_{name}_{minutes}"] = 100 * relative
+            if part["relative_count"]:  # the same for every seed
+                relative = part["relative"] / part["relative_count"]
+                found[f"mape_{name}_{minutes}"] = 100 * relative
     return {key: float(value) for key, value in found.items()}
 
 
@@ -139,8 +140,7 @@ def by_detector(
 ) -> dict[str, Any]:
     """Returns each detector's MAE over all steps, mean over seeds."""
     error = np.abs(forecasts - truth).astype(np.float64)  # (S, B, P, N)
-    count = np.maximum(np.isfinite(error).sum((0, 1, 2)), 1)
-    return {
-        "name": spec["detectors"],
-        "mae": (np.nansum(error, (0, 1, 2)) / count).tolist(),
-    }
+    count = np.isfinite(error).sum((0, 1, 2))
+    total = np.nansum(error, (0, 1, 2))
+    mae = [float(t / c) if c else None for t, c in zip(total, count, strict=True)]
+    return {"name": spec["detectors"], "mae": mae}

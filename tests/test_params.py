@@ -1,0 +1,399 @@
+"""`params.yaml` is checked before anything runs, and the check changes no value."""
+
+import ast
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from engram import params
+
+ROOT = Path(__file__).parents[1]
+FILES = [ROOT / "params.yaml", *sorted(ROOT.glob("studies/*/params.yaml"))]
+STLM = "experiments.traffic-stlm"
+REFIT = {"batch_size": 8, "seeds": [1], "strategy": "auto", "jit_compile": True}
+
+
+@pytest.fixture
+def tour():
+    """The tour's params, every block a dict of its own."""
+    return json.loads(json.dumps(yaml.safe_load(FILES[0].read_text())))
+
+
+@pytest.fixture
+def stlm(tour):
+    return tour["experiments"]["traffic-stlm"]
+
+
+@pytest.fixture
+def road(tour):
+    return tour["datasets"]["ring_road"]
+
+
+@pytest.fixture
+def fault(tmp_path):
+    """Returns the message with which `load` refuses values, or a file's text."""
+
+    def refused(values):
+        file = tmp_path / "params.yaml"
+        if isinstance(values, bytes):
+            file.write_bytes(values)
+        else:
+            text = values if isinstance(values, str) else yaml.safe_dump(values)
+            file.write_text(text, encoding="utf-8")
+        with pytest.raises(params.ParamsError) as error:
+            params.load(file)
+        message = str(error.value)
+        assert message.startswith(str(file))
+        return message
+
+    return refused
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.parent.name)
+def test_load_returns_the_values_of_the_file_and_no_default(file):
+    # `repr`, for 1 == 1.0 == True
+    assert repr(params.load(file)) == repr(yaml.safe_load(file.read_text()))
+
+
+def test_a_misspelt_key_names_its_experiment_itself_and_the_nearest_known_one(
+    tour, stlm, fault
+):
+    stlm["args"]["unit"] = stlm["args"].pop("units")
+    message = fault(tour)
+    assert f"{STLM}.args: unknown 'unit'. Did you mean 'units'?" in message
+    assert f"{STLM}.args.units: is missing" in message
+
+
+def test_an_argument_of_another_model_is_unknown_to_this_one(tour, stlm, fault):
+    stlm["args"] |= {"alpha": [1]}
+    assert "unknown 'alpha'. Known: combine, long_horizon, units" in fault(tour)
+
+
+def test_a_model_without_arguments_takes_none(tour, fault):
+    tour["experiments"]["traffic-persistence"]["args"]["units"] = 3
+    assert "unknown 'units'. Known: nothing (write {})" in fault(tour)
+
+
+def test_a_misspelt_model_names_the_nearest_one(tour, stlm, fault):
+    stlm["model"] = "stml"
+    assert f"{STLM}.model: unknown 'stml'. Did you mean 'stlm'?" in fault(tour)
+
+
+def test_a_misspelt_dataset_names_the_nearest_one(tour, stlm, fault):
+    stlm["dataset"] = "ringroad"
+    assert f"{STLM}.dataset: unknown 'ringroad'. Did you mean 'ring_road'?" in fault(tour)
+
+
+def test_a_misspelt_top_level_key_names_the_nearest_one(tour, fault):
+    tour["experiment"] = tour.pop("experiments")
+    message = fault(tour)
+    assert "the file: unknown 'experiment'. Did you mean 'experiments'?" in message
+    assert "experiments: is missing" in message
+
+
+@pytest.mark.parametrize("block", ["prepare", "train", "fetch", "own"])
+def test_a_key_that_no_block_knows_is_refused_in_every_block(
+    tour, stlm, road, fault, block
+):
+    place = {"prepare": road["prepare"], "train": stlm["train"], "fetch": road["fetch"]}
+    place.get(block, stlm)["nonsense"] = 1
+    assert "unknown 'nonsense'" in fault(tour)
+
+
+def test_a_misspelt_key_of_a_published_number_names_the_nearest_one(tour, fault):
+    row = {"experimnt": "a", "metric": "b", "published": 1.0, "source": "c"}
+    tour["compare"]["published"] = [row | {"difference": "d"}]
+    message = fault(tour)
+    assert (
+        "compare.published.0: unknown 'experimnt'. Did you mean 'experiment'?" in message
+    )
+
+
+@pytest.mark.parametrize(
+    ("block", "key", "value"),
+    [
+        ("train", "epochs", "10"),
+        ("train", "epochs", True),
+        ("train", "epochs", 1.5),
+        ("train", "epochs", -1),
+        ("train", "epochs", 0),
+        ("train", "batch_size", None),
+        ("train", "learning_rate", 0),
+        ("train", "learning_rate", -0.1),
+        ("train", "learning_rate", 1.5),
+        ("train", "learning_rate", []),
+        ("train", "learning_rate", [0.1, -0.1]),
+        ("train", "learning_rate", "0.003"),
+        ("train", "learning_rate", True),
+        ("train", "learning_rate", float("nan")),
+        ("train", "seeds", []),
+        ("train", "seeds", [-1]),
+        ("train", "seeds", 1),
+        ("train", "seeds", [True]),
+        ("train", "seeds", ["1"]),
+        ("train", "strategy", "mirorred"),
+        ("train", "jit_compile", "maybe"),
+        ("train", "jit_compile", "yes"),
+        ("train", "jit_compile", 1),
+        ("args", "units", "64"),
+        ("args", "units", False),
+        ("args", "units", -64),
+        ("args", "units", 0),
+        ("args", "combine", "conct"),
+        ("args", "long_horizon", 2),
+        ("args", "long_horizon", "24"),
+        ("args", "long_horizon", float("inf")),
+    ],
+)
+def test_a_value_of_the_wrong_kind_names_its_key_and_what_was_received(
+    tour, stlm, fault, block, key, value
+):
+    stlm[block][key] = value
+    message = fault(tour)
+    assert f"{STLM}.{block}.{key}" in message
+    received = value[-1] if isinstance(value, list) and value else value
+    assert f"Received: {received!r}" in message
+
+
+def test_a_rate_that_yaml_reads_as_text_is_refused(tour, fault):
+    text = yaml.safe_dump(tour).replace("0.003", "1e-3")  # YAML 1.1 wants 1.0e-3
+    assert yaml.safe_load(text)["experiments"]["traffic-stlm"]["train"][
+        "learning_rate"
+    ] == [0.001, "1e-3", 0.01]
+    assert "Received: '1e-3'" in fault(text)
+
+
+def test_a_fault_is_told_in_words_of_the_file_not_of_the_checker(tour, stlm, fault):
+    stlm["train"]["learning_rate"] = 0
+    message = fault(tour)
+    assert "constrained" not in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "split",
+    [[0.6, 0.2, 0.3], [0.6, 0.4], [0.6, 0.4, 0], [1.2, -0.1, -0.1], ["0.6", 0.2, 0.2]],
+)
+def test_a_split_is_three_positive_shares_that_sum_to_one(tour, road, fault, split):
+    road["prepare"]["split"] = split
+    assert "datasets.ring_road.prepare" in fault(tour)
+
+
+def test_the_split_that_does_not_sum_to_one_is_shown(tour, road, fault):
+    road["prepare"]["split"] = [0.6, 0.2, 0.3]
+    assert "split must sum to 1. Received: [0.6, 0.2, 0.3]" in fault(tour)
+
+
+@pytest.mark.parametrize("key", ["history", "horizon"])
+@pytest.mark.parametrize("value", [0, -3, "12", True, None])
+def test_windows_have_a_whole_positive_length(tour, road, fault, key, value):
+    road["prepare"][key] = value
+    message = fault(tour)
+    assert f"datasets.ring_road.prepare.{key}: " in message
+    assert f"Received: {value!r}" in message
+
+
+@pytest.mark.parametrize("time", ["24:00", "6:00", "06:60", "noon"])
+def test_the_first_reading_has_a_time_of_day(tour, road, fault, time):
+    road["source"] = "detector_csv"
+    road["fetch"] = {
+        "interval_minutes": 5,
+        "unit": "km/h",
+        "missing": [],
+        "first_reading": time,
+    }
+    message = fault(tour)
+    assert "datasets.ring_road.fetch.first_reading" in message
+    assert f"Received: {time!r}" in message
+
+
+@pytest.mark.parametrize("key", ["task", "model", "start", "args", "train", "layers"])
+def test_a_missing_key_of_an_experiment_is_named(tour, stlm, fault, key):
+    del stlm[key]
+    assert fault(tour).endswith(f"{STLM}.{key}: is missing")
+
+
+def test_every_fault_is_told_at_once(tour, stlm, road, fault):
+    stlm["train"]["epochs"] = 0
+    stlm["args"]["units"] = "18"
+    road["prepare"]["horizon"] = -1
+    message = fault(tour)
+    assert len(message.splitlines()) == 3
+    assert all(key in message for key in ("epochs", "units", "horizon"))
+
+
+def test_an_unknown_source_is_told_the_known_ones(tour, road, fault):
+    road["source"] = "ringroad"
+    message = fault(tour)
+    assert "datasets.ring_road.source" in message
+    assert "'ring_road', 'los_loop' or 'detector_csv'. Received: 'ringroad'" in message
+
+
+def test_an_experiment_is_of_the_task_of_its_dataset(tour, stlm):
+    tour["datasets"]["ring_road"]["task"] = "translation"
+    (fault,) = params._experiment_faults("traffic-stlm", stlm, tour)
+    assert fault == (
+        f"{STLM}.task: dataset 'ring_road' is for task 'translation'."
+        " Received: 'forecasting'"
+    )
+
+
+@pytest.mark.parametrize(
+    "start", ["data/prepared/los_loop", "runs/traffic-gru/models", "", "chosen.json"]
+)
+def test_an_experiment_starts_from_its_prepared_data_or_from_a_choice(
+    tour, stlm, fault, start
+):
+    stlm["start"] = start
+    message = fault(tour)
+    assert f"{STLM}.start: expected 'data/prepared/ring_road'" in message
+    assert "'runs/<experiment>/chosen.json'" in message
+    assert f"Received: {start!r}" in message
+
+
+def test_a_choice_is_one_of_an_experiment_that_exists(tour, stlm, fault):
+    stlm["start"] = "runs/traffic-gur/chosen.json"
+    stlm["train"] = REFIT
+    message = fault(tour)
+    assert f"{STLM}.start: unknown 'traffic-gur'. Did you mean 'traffic-gru'?" in message
+
+
+def test_an_experiment_does_not_start_from_its_own_choice(tour, stlm, fault):
+    stlm["start"] = "runs/traffic-stlm/chosen.json"
+    stlm["train"] = REFIT
+    assert f"{STLM}.start" in fault(tour)
+
+
+def test_a_refit_takes_rate_and_epochs_from_what_was_chosen(tour, stlm, fault, tmp_path):
+    stlm["start"] = "runs/traffic-gru/chosen.json"
+    message = fault(tour)
+    assert f"{STLM}.train: unknown 'epochs'" in message
+    assert f"{STLM}.train: unknown 'learning_rate'" in message
+    stlm["train"] = REFIT
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tour))
+    assert params.load(tmp_path / "params.yaml") == tour
+
+
+def test_a_training_from_the_start_needs_rate_and_epochs(tour, stlm, fault):
+    stlm["train"] = REFIT
+    message = fault(tour)
+    assert f"{STLM}.train.epochs: is missing" in message
+    assert f"{STLM}.train.learning_rate: is missing" in message
+
+
+def test_a_name_that_could_not_be_a_folder_is_refused(tour, road, fault):
+    tour["datasets"]["../ring"] = road
+    assert "Received: '../ring'" in fault(tour)
+
+
+def test_a_missing_file_is_named_with_the_folder_it_was_looked_for_in(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(params.ParamsError, match="params.yaml: there is no such file in"):
+        params.load()
+
+
+def test_a_folder_in_place_of_the_file_is_refused(tmp_path):
+    with pytest.raises(params.ParamsError, match=tmp_path.name):
+        params.load(tmp_path)
+
+
+def test_unreadable_yaml_names_the_line(fault):
+    message = fault("datasets:\n\tring_road: {}\n")
+    assert "not readable as YAML" in message
+    assert "line 2" in message
+
+
+def test_a_file_that_is_not_utf_8_is_refused(fault):
+    assert "UTF-8" in fault("# café\n".encode("latin-1")).upper()
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "- datasets\n", "datasets"])
+def test_a_file_without_blocks_is_refused(fault, text):
+    assert f"Received: {yaml.safe_load(text)!r}" in fault(text)
+
+
+def test_a_repeated_key_is_refused_and_named_with_its_line(fault):
+    message = fault("datasets: {}\nexperiments:\n  twin: 1\n  twin: 2\n")
+    assert "line 3" in message
+    assert "two keys 'twin'" in message
+
+
+def test_yaml_cannot_make_objects(fault, tmp_path):
+    fault(f"datasets: !!python/object/apply:os.mkdir [{tmp_path / 'made'}]\n")
+    assert not (tmp_path / "made").exists()
+
+
+def test_the_command_accepts_every_params_file_of_the_repository():
+    for file in FILES:
+        done = _command(file.parent, "-m", "engram.params")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_command_refuses_a_typo_within_two_seconds_and_without_a_traceback(
+    tour, stlm, tmp_path
+):
+    stlm["args"]["unit"] = stlm["args"].pop("units")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tour))
+    seconds = []
+    for _ in range(2):  # the faster one: other processes share this machine
+        begin = time.perf_counter()
+        done = _command(tmp_path, "-m", "engram.params")
+        seconds.append(time.perf_counter() - begin)
+    assert done.returncode != 0
+    assert "Did you mean 'units'?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert min(seconds) < 2
+
+
+def test_the_command_loads_neither_tensorflow_nor_keras():
+    code = (
+        "import runpy, sys; runpy.run_module('engram.params', run_name='__main__');"
+        "heavy = {'tensorflow', 'keras', 'numpy', 'mlflow'};"
+        "print(sorted(heavy.intersection(sys.modules)))"
+    )
+    done = _command(ROOT, "-c", code)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+@pytest.mark.parametrize("word", params.MODELS)
+def test_the_arguments_of_a_model_are_the_parameters_of_its_build(word):
+    tree = ast.parse((ROOT / f"src/engram/models/{word}.py").read_text())
+    (build,) = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name == "build"
+    ]
+    names = [argument.arg for argument in build.args.args]
+    assert names[:2] == ["spec", "learning_rate"]
+    assert set(names[2:]) == set(params.MODELS[word].model_fields)
+    assert not build.args.defaults and not build.args.kwonlyargs  # params state all
+    assert all(field.is_required() for field in params.MODELS[word].model_fields.values())
+
+
+def test_every_model_word_is_one_that_models_builds():
+    tree = ast.parse((ROOT / "src/engram/models/__init__.py").read_text())
+    words = {
+        node.comparators[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare)
+        and isinstance(node.left, ast.Name)
+        and node.left.id == "word"
+    }
+    assert words == set(params.MODELS)
+
+
+def _command(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
