@@ -26,9 +26,9 @@ SPEC = {
     "slots_per_day": 288,
 }
 SIZES = {
-    "lstm": {"units": 32},
+    "lstm": {"units": 31},
     "mlp": {"units": 48},
-    "simple_rnn": {"units": 63},
+    "simple_rnn": {"units": 62},
     "gru": {"units": 36},
     "stlm": {"units": 18, "combine": "concat", "long_horizon": 24},
 }

@@ -148,6 +148,7 @@ def _fit(
     with distribution.strategy(how.strategy).scope():
         model = build(keras.optimizers.schedules.CosineDecay(rate, steps))
     model.jit_compile = how.jit_compile
+    distribution.build(model, next(iter(batches(fitted))))
     callbacks: list[keras.callbacks.Callback] = [StopIfDiverged(), Curves(record)]
     if held:
         # Never stops early: the schedule runs to its end, the best epoch is kept.

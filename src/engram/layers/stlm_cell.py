@@ -55,6 +55,10 @@ class STLMCell(keras.layers.Layer):
 
     Masking: none; `keras.layers.RNN` carries the states over masked steps.
 
+    Precision: `keras.layers.RNN` keeps states in the cell's compute dtype, and half
+    precision rounds away what a long memory adds. Under a mixed policy give the cell
+    `dtype="float32"`; inputs and outputs of the layer stay in the policy's dtype.
+
     References:
         - Hochreiter & Schmidhuber 1997, Long short-term memory: the gates of one
           memory.
@@ -143,11 +147,8 @@ class STLMCell(keras.layers.Layer):
     def _initial_recurrent_kernel(self, shape, dtype=None):
         # Each gate's block is drawn alone: one orthogonal draw over all six would
         # shrink every block.
-        # A clone per block: Keras' initializers repeat their draw when used twice.
-        blocks = [
-            self.recurrent_initializer.clone()((shape[0], self.units), dtype=dtype)
-            for _ in range(6)
-        ]
+        draws = [_another(self.recurrent_initializer, k) for k in range(6)]
+        blocks = [draw((shape[0], self.units), dtype=dtype) for draw in draws]
         return ops.concatenate(blocks, axis=-1)
 
     def _initial_bias(self, shape, dtype=None):
@@ -167,3 +168,13 @@ class STLMCell(keras.layers.Layer):
             "recurrent_initializer": initializers(self.recurrent_initializer),
             "seed": self.seed,
         }
+
+
+def _another(initializer, k):
+    """Returns an initializer like this one with a draw of its own for block `k`."""
+    if not isinstance(initializer, keras.initializers.Initializer):
+        return initializer  # a plain function draws anew at every call
+    config = initializer.get_config()
+    if isinstance(config.get("seed"), int):
+        config["seed"] += k
+    return type(initializer).from_config(config)

@@ -43,7 +43,7 @@ def _refuse_escapes(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             entry = PurePosixPath(name.replace("\\", "/"))
-            if entry.is_absolute() or ".." in entry.parts or ":" in entry.parts[0]:
+            if entry.is_absolute() or ".." in entry.parts or ":" in name:
                 raise ValueError(
                     f"{path}: refused, the archive's entry {name!r} lies outside it"
                 )

@@ -27,11 +27,12 @@ def inputs(spec: dict[str, Any]) -> dict[str, keras.KerasTensor]:
 
 
 def compile_forecaster(model: keras.Model, learning_rate) -> keras.Model:
-    """Returns `model`, compiled with Adam on the mean squared error of known readings."""
-    model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate, global_clipnorm=1.0),
-        loss=squared_error,
-    )
+    """Returns `model`, compiled with Adam on the squared error of known readings.
+
+    The loss is their sum over the number of all readings, known or not: missing ones
+    have no gradient.
+    """
+    model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=squared_error)
     return model
 
 

@@ -11,6 +11,8 @@ from engram.models.forecasting import ClosedForm, compile_forecaster, inputs
 class HistoricalAverage(ClosedForm):
     """`forecast_p = mean of the training readings in the interval slot + p of the day`.
 
+    A reading counts once, as the first step that a training window predicts.
+
     An interval of the day without a training reading takes the detector's mean.
     """
 
@@ -21,9 +23,8 @@ class HistoricalAverage(ClosedForm):
         count = np.zeros_like(total)
         for given, target, weight in train:
             slot, target, weight = map(np.asarray, (given["slot"], target, weight))
-            for p in range(target.shape[1]):
-                np.add.at(total, (slot + p) % len(total), target[:, p] * weight[:, p])
-                np.add.at(count, (slot + p) % len(total), weight[:, p])
+            np.add.at(total, slot, target[:, 0] * weight[:, 0])
+            np.add.at(count, slot, weight[:, 0])
         mean = total.sum(0) / np.maximum(count.sum(0), 1)  # (N,)
         known = total / np.maximum(count, 1)
         table.table.assign(np.where(count > 0, known, mean))

@@ -1,0 +1,203 @@
+"""dvc.yaml declares exactly what the stages load, and every copy of it agrees."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+sys.path.append(str(Path(__file__).parent))
+import toy
+
+from engram import params
+
+STUDIES = sorted(path.parent.name for path in toy.ROOT.glob("studies/*/dvc.yaml"))
+SUITES = [".", *(f"studies/{name}" for name in STUDIES)]
+# Not declared, because they cannot change a result (each is tested to deserve it): a
+# package's __init__ goes from a word to the module of that name, params returns the
+# file's own values, tracking and repository write the record.
+EXEMPT = {"params.py", "tracking.py", "repository.py"}
+MODELS = list(params.MODELS)
+
+
+def _is_exempt(file):
+    return file.endswith("/__init__.py") or file in {f"src/engram/{n}" for n in EXEMPT}
+
+
+@pytest.fixture(scope="module")
+def resolved(tmp_path_factory):
+    """What DVC makes of every dvc.yaml, from a copy of the repository's YAML files."""
+    copy = tmp_path_factory.mktemp("yaml")
+    for suite in SUITES:
+        (copy / suite).mkdir(parents=True, exist_ok=True)
+        for name in ("dvc.yaml", "params.yaml"):
+            shutil.copy(toy.ROOT / suite / name, copy / suite / name)
+    toy.write_dvc_config(copy)
+    return toy.stages(copy)
+
+
+def test_there_is_a_dvc_yaml_in_the_root_and_in_every_study():
+    ignored = {".venv", ".dvc", ".git"}
+    paths = [p.relative_to(toy.ROOT) for p in toy.ROOT.rglob("dvc.yaml")]
+    found = {str(p.parent) for p in paths if not ignored & set(p.parts)}
+    assert found == set(SUITES)
+    studies = {
+        str(p.relative_to(toy.ROOT).parent) for p in toy.ROOT.glob("studies/*/*.yaml")
+    }
+    assert studies == {f"studies/{name}" for name in STUDIES}
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_suite_resolves_to_the_stages_of_its_params(resolved, suite):
+    values = yaml.safe_load((toy.ROOT / suite / "params.yaml").read_text())
+    expected = {"compare"}
+    expected |= {f"{s}@{n}" for s in ("fetch", "prepare") for n in values["datasets"]}
+    expected |= {f"{s}@{n}" for s in ("train", "evaluate") for n in values["experiments"]}
+    assert set(resolved[suite]) == expected
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_no_suite_has_more_than_forty_stages(resolved, suite):
+    assert 0 < len(resolved[suite]) <= 40
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_source_file_that_a_suite_names_exists(resolved, suite):
+    files = {d for stage in resolved[suite].values() for d in stage["deps"]}
+    ours = [file for file in files if file.endswith((".py", ".tsv"))]
+    missing = [file for file in ours if not (toy.ROOT / suite / file).is_file()]
+    assert ours and not missing
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_the_params_of_every_suite_are_accepted(suite):
+    params.load(toy.ROOT / suite / "params.yaml")
+
+
+def test_stages_and_scripts_have_the_same_names():
+    stages = yaml.safe_load((toy.ROOT / "dvc.yaml").read_text())["stages"]
+    assert set(stages) == {path.stem for path in (toy.ROOT / "pipeline").glob("*.py")}
+    for name, stage in stages.items():
+        body = stage.get("do", stage)
+        assert body["cmd"].split()[:2] == ["python", f"pipeline/{name}.py"]
+        assert f"pipeline/{name}.py" in body["deps"]
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_stages_of_a_study_are_those_of_the_root(study):
+    text = (toy.ROOT / "studies" / study / "dvc.yaml").read_text()
+    here = yaml.safe_load(text.replace("../../", ""))
+    assert here == yaml.safe_load((toy.ROOT / "dvc.yaml").read_text())
+    for path in ("pipeline/", "src/engram/"):
+        lines = [n for n in text.splitlines() if path in n and not n.startswith("#")]
+        assert lines and all(f"../../{path}" in line for line in lines)
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    """Runs every stage kind with every word; returns (declared, loaded) by stage."""
+    copy = tmp_path_factory.mktemp("loaded")
+    toy.copy_repository(copy)
+    tables = "src/engram/datasets/checksums.tsv"
+    toy.write_params(
+        copy,
+        {f"toy-{word}": toy.experiment(word) for word in MODELS},
+        {"toy": toy.dataset()}
+        | {s: toy.dataset(tables, s) for s in params.SOURCES if s != "detector_csv"},
+    )
+    toy.write_dvc_config(copy)
+    found = {}
+    with toy.warm_python() as warm:
+        order = ["fetch", "prepare", "train", "evaluate", "compare"]
+        stages = toy.stages(copy)["."]
+        for name in sorted(stages, key=lambda name: order.index(name.split("@")[0])):
+            kind, _, key = name.partition("@")
+            if kind == "prepare" and key != "toy":  # no raw data without a network
+                continue
+            record = copy / "modules.json"
+            record.unlink(missing_ok=True)
+            # los_loop's fetch ends at once for want of a mirror, its module loaded
+            more = {"RECORD_MODULES": record, "ENGRAM_MIRROR": copy / "no-mirror"}
+            if name in ("fetch@toy", "fetch@ring_road"):
+                del more["ENGRAM_MIRROR"]
+            env = toy.environment(copy, warm, DVC_ROOT=copy, **more)
+            done = toy.call(stages[name]["cmd"].split(), copy, env)
+            expected = name == "fetch@los_loop"
+            assert (done.returncode != 0) == expected, (name, done.stdout, done.stderr)
+            found[name] = stages[name]["deps"], _of_engram(record, copy)
+    return found
+
+
+def _of_engram(record, copy):
+    modules = json.loads(record.read_text())
+    ours = {n: f for n, f in modules.items() if n.split(".")[0] == "engram"}
+    return {str(Path(file).relative_to(copy)) for file in ours.values()}
+
+
+KINDS = ["fetch@toy", *(f"fetch@{s}" for s in params.SOURCES if s != "detector_csv")]
+KINDS += ["prepare@toy", "compare"]
+KINDS += [f"{kind}@toy-{word}" for kind in ("train", "evaluate") for word in MODELS]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_stage_declares_every_module_that_it_loads(loaded, name):
+    declared, files = loaded[name]
+    assert files  # something of ours was loaded, and recorded
+    assert {file for file in files if not _is_exempt(file)} <= set(declared)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_stage_declares_no_module_that_it_does_not_load(loaded, name):
+    declared, files = loaded[name]
+    modules = {f for f in declared if f.startswith("src/") and f.endswith(".py")}
+    assert {file for file in modules if not _is_exempt(file)} <= files
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_stage_of_a_model_loads_no_other_model(loaded, kind):
+    shared = {"src/engram/models/__init__.py", "src/engram/models/forecasting.py"}
+    for word in MODELS:
+        _, files = loaded[f"{kind}@toy-{word}"]
+        models = {file for file in files if file.startswith("src/engram/models/")}
+        assert models - shared == {f"src/engram/models/{word}.py"}
+
+
+def test_every_model_task_and_source_word_loads_the_module_of_its_name(tmp_path):
+    code = (
+        "import json, pathlib, sys; from engram import datasets, models, params, tasks\n"
+        "form = dict(interval_minutes=30, unit='', missing=[], first_reading='00:00')\n"
+        "at = pathlib.Path(sys.argv[1])\n"
+        "def builder(word):\n"
+        "    more = form if word == 'detector_csv' else {}\n"
+        "    return type(datasets.builder(word, at, 'x.csv', **more)).__module__\n"
+        "print(json.dumps({\n"
+        "  'models': {w: models._module(w).__name__ for w in params.MODELS},\n"
+        "  'tasks': {w: tasks.task(w).__name__ for w in params.PREPARE},\n"
+        "  'datasets': {w: builder(w) for w in params.SOURCES}}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env=toy.environment(toy.ROOT),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert set(found["models"]) == set(MODELS)
+    for folder, words in found.items():
+        assert words == {word: f"engram.{folder}.{word}" for word in words}
+
+
+def test_every_module_of_a_word_has_its_word():
+    shared = {
+        "models": {"forecasting"},
+        "tasks": {"forecasting_metrics", "forecasting_figures"},
+        "datasets": {"mirror", "readings"},
+    }
+    words = {"models": MODELS, "tasks": params.PREPARE, "datasets": params.SOURCES}
+    for folder, known in words.items():
+        files = (toy.ROOT / "src/engram" / folder).glob("*.py")
+        assert {f.stem for f in files} - {"__init__"} == set(known) | shared[folder]

@@ -1,0 +1,269 @@
+"""A run is recorded whole: what went in, how it went, and how it ended."""
+
+import hashlib
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from engram import tracking
+
+# Said by SQLAlchemy 2.1 of MLflow 3.17's tables.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The ``noload`` loader strategy is deprecated:DeprecationWarning"
+)
+
+SPEC = {"dataset": "ring", "fingerprint": "0123456789abcdef" * 4}
+PARAMS = {
+    "model": "gru",
+    "args": {"units": 3},
+    "train": {"epochs": 2, "learning_rate": [0.001, 0.003]},
+    "seed": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A repository's root whose MLflow store is made once; making it takes seconds."""
+    root = tmp_path_factory.mktemp("tracked")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("DVC_", "MLFLOW_T")):
+                patch.delenv(name)
+        patch.setattr(tracking, "STORE_OF_ONES_OWN", None)
+        patch.setenv("DVC_ROOT", str(root))
+        patch.chdir(root)
+        (root / "requirements.lock").write_text("numpy==2.4.6\n")
+        yield root
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(scope="module")
+def finished(root):
+    """The id of a run that went well, with two epochs of curves."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DVC_STAGE", "train@toy")
+        tags = {"experiment": "toy", "devices": 1}
+        with tracking.run("toy seed 1", "ring", PARAMS, tags, SPEC) as (run_id, record):
+            record({"loss": 0.5, "val_loss": 0.75}, 1)
+            record({"loss": 0.25, "val_loss": 0.5}, 2)
+    return run_id
+
+
+def _run(run_id):
+    return mlflow.get_run(run_id)
+
+
+def _curve(run_id, key):
+    points = mlflow.MlflowClient().get_metric_history(run_id, key)
+    return [(point.step, point.value) for point in points]
+
+
+def _artifacts(root, run_id):
+    folder = Path(_run(run_id).info.artifact_uri.removeprefix("file://"))
+    assert folder.is_relative_to(root / "mlruns")
+    return {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_run_that_ends_is_finished_under_its_name(root, finished):
+    info = _run(finished).info
+    assert (info.status, info.run_name) == ("FINISHED", "toy seed 1")
+    assert mlflow.get_experiment(info.experiment_id).name == "ring"
+
+
+def test_params_are_flat_with_dotted_names(root, finished):
+    assert _run(finished).data.params == {
+        "model": "gru",
+        "args.units": "3",
+        "train.epochs": "2",
+        "train.learning_rate": "[0.001, 0.003]",
+        "seed": "1",
+    }
+
+
+def test_tags_tell_code_stage_suite_and_experiment(root, finished):
+    tags = _run(finished).data.tags
+    assert tags["experiment"] == "toy"
+    assert tags["devices"] == "1"
+    assert tags["git.commit"] == "none"  # the temporary root is no git repository
+    assert tags["git.dirty"] == "no"
+    assert tags["dvc.stage"] == "train@toy"
+    assert tags["dvc.experiment"] == "none"
+    assert tags["suite"] == "tour"
+
+
+def test_the_commit_and_the_changed_files_are_those_of_the_root(root, monkeypatch):
+    state = {"commit": "c0ffee", "dirty": "params.yaml"}
+    monkeypatch.setattr(tracking.repository, "git_state", lambda: state)
+    with tracking.run("state", "ring", {}, {}, SPEC) as (run_id, _):
+        pass
+    tags = _run(run_id).data.tags
+    assert (tags["git.commit"], tags["git.dirty"]) == ("c0ffee", "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("folder", "suite"), [("studies/traffic", "studies/traffic"), ("..", ".")]
+)
+def test_the_suite_is_the_folder_below_the_root(root, monkeypatch, folder, suite):
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(root / folder)
+    with tracking.run("suite", "ring", {}, {}, SPEC) as (run_id, _):
+        pass
+    expected = "tour" if suite == "." else suite
+    assert _run(run_id).data.tags["suite"] == expected
+
+
+def test_the_dataset_is_recorded_with_its_digest(root, finished):
+    (used,) = _run(finished).inputs.dataset_inputs
+    assert used.dataset.name == "ring"
+    assert used.dataset.digest == SPEC["fingerprint"][:36]
+    assert {tag.key: tag.value for tag in used.tags} == {
+        "mlflow.data.context": "training"
+    }
+
+
+def test_the_environment_is_an_artifact(root, finished):
+    environment = json.loads(_artifacts(root, finished)["environment.json"].read_text())
+    assert environment["python"] == sys.version
+    assert environment["cores"] == os.cpu_count()
+    assert environment["packages"]["mlflow"] == mlflow.__version__
+    assert {"keras", "tensorflow", "numpy"} <= set(environment["packages"])
+    lock = (root / "requirements.lock").read_bytes()
+    assert environment["requirements.lock"] == hashlib.sha256(lock).hexdigest()
+
+
+def test_curves_have_a_point_for_each_step(root, finished):
+    assert _curve(finished, "loss") == [(1, 0.5), (2, 0.25)]
+    assert _curve(finished, "val_loss") == [(1, 0.75), (2, 0.5)]
+
+
+def test_system_metrics_are_recorded_while_a_run_is_open(root, monkeypatch):
+    asked = []
+    start = mlflow.start_run
+
+    def spy(**arguments):
+        asked.append(arguments)
+        return start(**arguments)
+
+    monkeypatch.setattr(mlflow, "start_run", spy)
+    monkeypatch.setattr(tracking, "SECONDS_BETWEEN_SYSTEM_METRICS", 0.1)
+    with tracking.run("watched", "ring", {}, {}, SPEC) as (run_id, _):
+        time.sleep(1)
+    assert asked[0]["log_system_metrics"] is True
+    metrics = _run(run_id).data.metrics
+    assert metrics["system/cpu_utilization_percentage"] >= 0
+    assert metrics["system/system_memory_usage_megabytes"] > 0
+
+
+def test_the_watching_of_the_system_says_nothing(root):
+    code = (
+        "from engram import tracking\n"
+        "spec = {'dataset': 'ring', 'fingerprint': 'f'}\n"
+        "with tracking.run('quiet', 'ring', {}, {}, spec): pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "system_metrics" not in done.stderr
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_exception_marks_the_run_failed_and_goes_on_its_way(root, error):
+    with (
+        pytest.raises(error, match="on purpose"),
+        tracking.run("broken", "ring", {}, {}, SPEC) as (run_id, record),
+    ):
+        record({"loss": 1.0}, 1)
+        raise error("on purpose")
+    assert _run(run_id).info.status == "FAILED"
+    assert _curve(run_id, "loss") == [(1, 1.0)]
+    assert mlflow.active_run() is None
+
+
+def test_a_resumed_run_is_the_same_run(root, finished):
+    before = _run(finished)
+    with tracking.resumed(finished, "ring", "another name") as run_id:
+        tracking.log_results({"rmse_to_60": 4.5})
+    after = _run(finished)
+    assert run_id == finished
+    assert after.data.metrics["rmse_to_60"] == 4.5
+    assert after.data.tags["git.commit"] == before.data.tags["git.commit"]
+    assert (after.info.status, after.info.run_name) == ("FINISHED", "toy seed 1")
+    assert _curve(finished, "loss") == [(1, 0.5), (2, 0.25)]
+
+
+def test_a_run_that_the_store_does_not_know_is_opened_anew(root):
+    unknown = "f" * 32
+    with tracking.resumed(unknown, "ring", "toy seed 9") as run_id:
+        tracking.log_results({"rmse_to_60": 4.5})
+    assert run_id != unknown
+    new = _run(run_id)
+    assert (new.info.status, new.info.run_name) == ("FINISHED", "toy seed 9")
+    assert new.data.tags["continues"] == unknown
+    assert new.data.tags["suite"] == "tour"
+
+
+def test_a_run_deleted_in_the_browser_is_opened_anew(root):
+    with tracking.run("deleted", "ring", {}, {}, SPEC) as (old, _):
+        pass
+    mlflow.delete_run(old)
+    with tracking.resumed(old, "ring", "toy seed 1") as run_id:
+        pass
+    assert run_id != old
+
+
+def test_files_become_artifacts_under_mlruns(root, finished, tmp_path):
+    file = tmp_path / "forecast.png"
+    file.write_bytes(b"\x89PNG")
+    with tracking.resumed(finished, "ring", ""):
+        tracking.log_files([file], "figures")
+    found = _artifacts(root, finished)["figures/forecast.png"]
+    assert found.read_bytes() == b"\x89PNG"
+    assert found.is_relative_to(root / "mlruns" / "ring")
+
+
+def test_a_group_with_a_slash_stays_below_mlruns(root):
+    with tracking.run("slash", "real/los", {}, {}, SPEC) as (run_id, _):
+        pass
+    artifacts = _artifacts(root, run_id)
+    assert artifacts["environment.json"].is_relative_to(root / "mlruns" / "real-los")
+
+
+def test_the_store_is_one_database_under_the_root(root, finished):
+    database = root / "mlruns" / "mlflow.db"
+    rows = sqlite3.connect(database).execute(
+        "select name from runs where run_uuid = ?", (finished,)
+    )
+    assert rows.fetchall() == [("toy seed 1",)]
+    stray = [p for p in root.iterdir() if p.name.startswith("mlflow")]
+    assert not stray
+
+
+def test_a_tracking_uri_of_ones_own_is_used_instead(root, finished, tmp_path):
+    code = (
+        "from engram import tracking\n"
+        "spec = {'dataset': 'ring', 'fingerprint': 'f'}\n"
+        "with tracking.run('own', 'ring', {}, {}, spec) as (run_id, _): print(run_id)\n"
+    )
+    own = tmp_path / "own.db"
+    own.write_bytes((root / "mlruns" / "mlflow.db").read_bytes())
+    env = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{own}"}
+    env["DVC_ROOT"] = str(tmp_path / "elsewhere")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    query = "select run_uuid from runs where name = 'own'"
+    assert sqlite3.connect(own).execute(query).fetchall() == [(done.stdout.strip(),)]
+    assert not (tmp_path / "elsewhere").exists()

@@ -1,0 +1,178 @@
+"""A suite that is done in seconds, and how the tests run its stages."""
+
+import contextlib
+import json
+import math
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+WARM = Path(__file__).with_name("warm_python.py")
+OWN = ("DVC_", "MLFLOW_", "ENGRAM_", "PYTHONPATH", "GIT_", "RECORD_")
+
+SOLVED = {
+    "epochs": 1,
+    "batch_size": 64,
+    "learning_rate": 0.001,
+    "seeds": [1],
+    "strategy": "auto",
+    "jit_compile": False,
+}
+TRAINED = {**SOLVED, "learning_rate": [0.001, 0.003], "seeds": [1, 2]}
+REFIT = {key: TRAINED[key] for key in ("batch_size", "seeds", "strategy", "jit_compile")}
+ARGUMENTS = {  # of each model word
+    "persistence": {},
+    "historical_average": {},
+    "ridge": {"alpha": [1, 10]},
+    "mlp": {"units": 3},
+    "simple_rnn": {"units": 3},
+    "gru": {"units": 3},
+    "lstm": {"units": 3},
+    "stlm": {"units": 3, "combine": "concat", "long_horizon": 8},
+}
+
+
+def dataset(file="toy.csv", source="detector_csv"):
+    form = {"interval_minutes": 30, "unit": "km/h", "missing": [0]}
+    return {
+        "task": "forecasting",
+        "source": source,
+        "file": file,
+        "fetch": {**form, "first_reading": "00:00"} if source == "detector_csv" else {},
+        "prepare": {"history": 4, "horizon": 4, "split": [0.6, 0.2, 0.2]},
+    }
+
+
+def experiment(model, train=SOLVED, dataset="toy", start=None):
+    own = "stlm_cell.py" if model == "stlm" else "__init__.py"
+    return {
+        "task": "forecasting",
+        "dataset": dataset,
+        "model": model,
+        "layers": f"src/engram/layers/{own}",
+        "start": start or f"data/prepared/{dataset}",
+        "args": ARGUMENTS[model],
+        "train": train,
+    }
+
+
+def write_params(folder, experiments, datasets=None, reference="persistence"):
+    values = {
+        "datasets": datasets or {"toy": dataset()},
+        "experiments": experiments,
+        "compare": {"reference": reference, "published": []},
+    }
+    text = yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=False)
+    (folder / "params.yaml").write_text(text)
+
+
+def write_csv(path, last_line=None):
+    """Five days of four detectors, every 30 minutes: noisy sines with a few gaps."""
+    dice, lines = random.Random(1), ["north,east,south,west"]
+    for step in range(240):
+        row = [
+            60 + 20 * math.sin(2 * math.pi * step / 48 + n) + dice.gauss(0, 2)
+            for n in range(4)
+        ]
+        cells = [
+            "" if (step + 11 * n) % 37 == 5 else f"{x:.2f}" for n, x in enumerate(row)
+        ]
+        lines.append(",".join(cells))
+    if last_line:  # at the end of the validation part
+        lines[191] = last_line
+    path.write_text("\n".join(lines) + "\n")
+
+
+def copy_repository(folder):
+    """Copies what a rerun needs of the repository: code, stages, no data, no results."""
+    folder.mkdir(parents=True, exist_ok=True)
+    caches = shutil.ignore_patterns("__pycache__")
+    for name in ("src", "pipeline"):
+        shutil.copytree(ROOT / name, folder / name, ignore=caches)
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder / name)
+    write_csv(folder / "toy.csv")
+
+
+def write_dvc_config(folder):
+    """Makes `folder` a DVC repository without git."""
+    (folder / ".dvc").mkdir()
+    quiet = "    analytics = false\n    check_update = false\n"
+    (folder / ".dvc/config").write_text(f"[core]\n    no_scm = true\n{quiet}")
+
+
+def environment(folder, warm=None, **more):
+    """The environment of a command that uses the modules and the record in `folder`."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(OWN)}
+    first = [str(warm)] if warm else []
+    return {
+        **kept,
+        "PATH": os.pathsep.join([*first, str(Path(sys.executable).parent), kept["PATH"]]),
+        "PYTHONPATH": str(folder / "src"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        **{key: str(value) for key, value in more.items()},
+    }
+
+
+def call(command, folder, env):
+    return subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=240
+    )
+
+
+def stages(folder):
+    """Returns what DVC makes of each dvc.yaml: `{suite: {stage: cmd, deps, outs}}`."""
+    code = (
+        "import collections, json, os; from dvc.repo import Repo\n"
+        "found = collections.defaultdict(dict)\n"
+        "for s in Repo('.').index.stages:\n"
+        "    deps = [d.def_path for d in s.deps if not hasattr(d, 'params')]\n"
+        "    outs = [o.def_path for o in s.outs]\n"
+        "    about = {'cmd': s.cmd, 'deps': deps, 'outs': outs}\n"
+        "    found[os.path.relpath(s.wdir)][s.name] = about\n"
+        "print(json.dumps(found))"
+    )
+    done = call([sys.executable, "-c", code], folder, environment(folder))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@contextlib.contextmanager
+def warm_python():
+    """Yields a folder for `PATH` whose `python` has TensorFlow imported already."""
+    with tempfile.TemporaryDirectory(prefix="warm-") as place:  # short: a socket's name
+        bin, address = Path(place), f"{place}/socket"
+        script = bin / "python"
+        start = f'exec {sys.executable} -S -E {WARM} ask {address} "$@"'
+        script.write_text(f"#!/bin/sh\n{start}\n")
+        script.chmod(0o755)
+        env = environment(bin)
+        with (bin / "log").open("w") as log:
+            server = subprocess.Popen(
+                [sys.executable, str(WARM), "serve", address],
+                env={k: v for k, v in env.items() if k != "PYTHONPATH"},
+                stderr=log,
+                stdout=log,
+            )
+        try:
+            for _ in range(1200):
+                if Path(address).exists():
+                    break
+                assert server.poll() is None, (bin / "log").read_text()
+                time.sleep(0.1)
+            yield bin
+        finally:
+            server.terminate()
+            server.wait()
