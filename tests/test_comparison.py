@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from engram.bootstrap import interval
-from engram.comparison import as_json, compare, markdown, read
+from engram.comparison import as_json, compare, markdown, read, summary
 from engram.tables import number
 
 Json = dict[str, Any]
@@ -318,3 +318,37 @@ def test_comparison_and_report_load_no_framework() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def _beside(metric: str = "mae_to_60", experiment: str = "t-gru") -> list[Json]:
+    about = {"source": "A paper, table 2", "difference": "its epoch is chosen on test"}
+    return [{"experiment": experiment, "metric": metric, "published": 7.5, **about}]
+
+
+def test_a_published_number_stands_beside_ours_with_what_differs() -> None:
+    rows = [_row("t-stlm", 5.0), _row("t-gru", 5.5)]
+    details = {name: _details([1.0] * 20) for name in ("t-stlm", "t-gru")}
+    compared = compare(rows, details, "stlm", published=_beside())
+    (line,) = [one for one in summary(compared) if one["published"] is not None]
+    assert (line["id"], line["metric"]) == ("t-gru", "mae_to_60")
+    assert (line["ours"], line["published"], line["better"]) == (5.5, 7.5, "lower")
+    text = markdown(compared)
+    assert "| t-gru | MAE to 60 | 5.500 | 7.500 | A paper, table 2 |" in text
+    assert "- t-gru: its epoch is chosen on test." in text
+
+
+def test_the_summary_has_a_line_for_every_headline_number() -> None:
+    lines = summary(_example())
+    assert [(one["id"], one["metric"]) for one in lines] == [
+        (name, metric)
+        for name in ("t-stlm", "t-gru")  # best first
+        for metric in ("mae_to_15", "mae_to_60")
+    ]
+    assert all(one["published"] is None and one["std"] is None for one in lines)
+
+
+def test_a_published_number_needs_one_of_ours_to_stand_beside() -> None:
+    rows, details = [_row("t-stlm", 5.0)], {"t-stlm": _details([1.0] * 20)}
+    for wrong in (_beside(experiment="t-gru"), _beside("f1", "t-stlm")):
+        with pytest.raises(ValueError, match="published: no .* to stand beside"):
+            compare(rows, details, "stlm", published=wrong)

@@ -7,10 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
-
-sys.path.append(str(Path(__file__).parent))
 import toy
+import yaml
 
 from engram import params
 

@@ -221,8 +221,8 @@ def summary(comparison: Json) -> list[Json]:
                         "metric": metric,
                         "unit": group["unit"],
                         "better": group["better"],
-                        "ours": row["metrics"][metric],
-                        "std": row["std"][metric],
+                        "ours": row["metrics"].get(metric),
+                        "std": (row["std"] or {}).get(metric),
                         "seeds": row["seeds"],
                         **{
                             k: other.get(k) for k in ("published", "source", "difference")

@@ -96,7 +96,10 @@ def _open_store(group: str) -> None:
     if mlflow.get_experiment_by_name(group) is None:
         place = (folder / group.replace("/", "-")).resolve().as_uri()
         mlflow.create_experiment(
-            group, artifact_location=None if STORE_OF_ONES_OWN else place
+            group,
+            artifact_location=None if STORE_OF_ONES_OWN else place,
+            # The interface then opens on the table of runs, not on language-model traces.
+            tags={"mlflow.experimentKind": "custom_model_development"},
         )
     mlflow.set_experiment(group)
 

@@ -4,10 +4,10 @@ import subprocess
 import sys
 
 import keras
+import layer_checks
 import numpy as np
 import pytest
 from keras import ops
-from tests import layer_checks
 
 from engram.layers import STLMCell
 

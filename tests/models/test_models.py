@@ -7,12 +7,12 @@ import zipfile
 from pathlib import Path
 
 import keras
+import layer_checks
 import numpy as np
 import pytest
 import yaml
 from keras import ops
 from sklearn.linear_model import Ridge
-from tests import layer_checks
 
 from engram import models
 from engram.tasks import forecasting

@@ -8,10 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
-
-sys.path.append(str(Path(__file__).parents[1]))
 import toy
+import yaml
 
 EXPERIMENTS = {
     "toy-persistence": toy.experiment("persistence"),

@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1]))
 import toy
 
 REFIT = toy.experiment("stlm", toy.REFIT, start="runs/toy-stlm/chosen.json")

@@ -1,0 +1,56 @@
+"""Every number in a README's table stands in a committed results file."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engram import readme
+
+ROOT = Path(__file__).parents[1]
+GROUP = {
+    "dataset": "road",
+    "headline": ["rmse_to_60"],
+    "rows": [
+        {
+            "experiment": "a",
+            "model": "gru",
+            "parameters": 1234,
+            "seeds": [1],
+            "metrics": {"rmse_to_60": 1.5},
+            "std": {"rmse_to_60": None},
+            "train_seconds": 2.0,
+        }
+    ],
+    "published": [
+        {
+            "experiment": "a",
+            "metric": "rmse_to_60",
+            "published": 1.25,
+            "source": "Paper",
+            "difference": "d",
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize("page", ["README.md", "studies/traffic/README.md"])
+def test_the_tables_are_those_of_the_committed_results(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert "<!-- table:" in text
+    assert readme.filled(text, ROOT) == text, "write them anew: make tables"
+
+
+def test_a_block_is_replaced_and_the_text_around_it_stays(tmp_path):
+    (tmp_path / "c.json").write_text(json.dumps({"datasets": [GROUP]}))
+    text = "before\n<!-- table: c.json road -->\nold\n<!-- end -->\nafter\n"
+    filled = readme.filled(text, tmp_path)
+    assert filled.startswith("before\n") and filled.endswith("<!-- end -->\nafter\n")
+    assert "old" not in filled and "| a | gru | 1,234 | 1.500 |" in filled
+    assert readme.filled(filled, tmp_path) == filled
+
+
+def test_published_numbers_stand_beside_ours(tmp_path):
+    (tmp_path / "c.json").write_text(json.dumps({"datasets": [GROUP]}))
+    text = "<!-- table: c.json road published -->\n<!-- end -->\n"
+    assert "| 1.500 | 1.250 | Paper |" in readme.filled(text, tmp_path)
