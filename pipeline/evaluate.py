@@ -3,30 +3,37 @@
 import json
 import sys
 from pathlib import Path
+from statistics import mean
 
 from engram import params
 
 
 def main(name: str) -> None:
     """Measures the experiment `name` of `params.yaml` on its test part."""
-    chosen = params.load_or_exit()["experiments"][name]
+    experiment = params.load_or_exit()["experiments"][name]
     from engram import models, tasks, tracking  # after the check: TensorFlow
 
-    task, out = tasks.task(chosen["task"]), Path("runs", name)
+    task, out = tasks.task(experiment["task"]), Path("runs", name)
     runs = json.loads((out / "run.json").read_text())
     trained = [
-        models.load(chosen["model"], out / "models" / f"seed-{seed}.keras")
+        models.load(experiment["model"], out / "models" / f"seed-{seed}.keras")
         for seed in runs
     ]
-    found = task.evaluate(trained, Path("data/prepared", chosen["dataset"]))
+    seeds = list(runs.values())
+    prepared, fitted = Path("data/prepared", experiment["dataset"]), seeds[0]["fitted"]
+    found = task.evaluate(trained, prepared, fitted)
+    solved = hasattr(trained[0], "solve")  # at once, without a rate or epochs
     about = {
         "experiment": name,
-        "task": chosen["task"],
-        "dataset": chosen["dataset"],
-        "model": chosen["model"],
+        "task": experiment["task"],
+        "dataset": experiment["dataset"],
+        "model": experiment["model"],
         "seeds": [int(seed) for seed in runs],
         "parameters": trained[0].count_params(),
-        "train_seconds": sum(run["seconds"] for run in runs.values()) / len(runs),
+        "fitted": fitted,
+        "train_seconds": mean(run["seconds"] for run in seeds),
+        "learning_rate": None if solved else seeds[0]["rate"],
+        "best_epoch": None if solved else mean(run["best_epoch"] for run in seeds),
         **{key: found[key] for key in task.REPORTED},
     }
     Path("metrics").mkdir(exist_ok=True)
@@ -38,9 +45,8 @@ def main(name: str) -> None:
 
     for seed, metrics in zip(runs, found["per_seed"], strict=True):
         title = f"{name} seed {seed}"
-        with tracking.resumed(runs[seed]["run_id"], chosen["dataset"], title):
-            size = {"parameters": about["parameters"], "seconds": runs[seed]["seconds"]}
-            tracking.log_results({**metrics, **size})
+        with tracking.resumed(runs[seed]["run_id"], experiment["dataset"], title):
+            tracking.log_results(metrics)
             tracking.log_files([out / "models" / f"seed-{seed}.keras"], "model")
             tracking.log_files(pictures, "figures")
 

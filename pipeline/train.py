@@ -10,29 +10,31 @@ from engram import params
 
 def main(name: str) -> None:
     """Trains the experiment `name` of `params.yaml`, one model per seed."""
-    chosen = params.load_or_exit()["experiments"][name]
+    experiment = params.load_or_exit()["experiments"][name]
     from engram import models, tasks, tracking, training  # after the check: TensorFlow
 
-    block = chosen["train"]
-    prepared, out = Path("data/prepared", chosen["dataset"]), Path("runs", name)
+    block = experiment["train"]
+    prepared, out = Path("data/prepared", experiment["dataset"]), Path("runs", name)
     spec = json.loads((prepared / "spec.json").read_text())
     batches = functools.partial(
-        tasks.task(chosen["task"]).batches, prepared, batch_size=block["batch_size"]
+        tasks.task(experiment["task"]).batches, prepared, batch_size=block["batch_size"]
     )
 
     def build(learning_rate):
-        return models.build(chosen["model"], spec, learning_rate, **chosen["args"])
+        return models.build(
+            experiment["model"], spec, learning_rate, **experiment["args"]
+        )
 
     def recorder(seed, rate):
         return tracking.run(
             name=f"{name} seed {seed} rate {rate:g}",
-            group=chosen["dataset"],
-            params={**chosen, "seed": seed, "learning_rate": rate},
-            tags={"experiment": name, "model": chosen["model"], **training.devices()},
+            group=experiment["dataset"],
+            params={**experiment, "seed": seed, "learning_rate": rate},
+            tags={"experiment": name, "model": experiment["model"], **training.devices()},
             spec=spec,
         )
 
-    how = training.settings(chosen["start"], block)
+    how = training.settings(experiment["start"], block)
     try:
         trained = training.train(build, batches, how, block["seeds"], recorder)
     except training.Diverged as error:

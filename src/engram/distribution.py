@@ -28,7 +28,7 @@ def strategy(word: str) -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
-def build(model: keras.Model, batch: tuple) -> None:
+def build(model: keras.Model, data: tf.data.Dataset) -> None:
     """Builds the metrics and optimizer of a model that several replicas will train.
 
     Left to itself, Keras 3.15 does so at the start of `fit` from the first distributed
@@ -37,10 +37,10 @@ def build(model: keras.Model, batch: tuple) -> None:
 
     Args:
         model: compiled in the strategy's scope.
-        batch: one undistributed batch `(inputs, target, weight)`.
+        data: undistributed batches `(inputs, target, weight)`, not the ones to train on.
     """
     if model.distribute_strategy.num_replicas_in_sync == 1:
         return
     with model.distribute_strategy.scope():
-        model._symbolic_build(data_batch=batch)
+        model._symbolic_build(data_batch=next(iter(data)))
     model._maybe_symbolic_build = lambda *args, **kwargs: None  # done

@@ -2,7 +2,7 @@
 
 `load` returns the file's own values, never a default of this module: the check can stop
 a run, it cannot change a result. What an argument means stands beside the code it goes
-to, in the docstring of the model's `build` or of the dataset's `generate`.
+to, in the docstring of the model's `build` or of the dataset's builder.
 """
 
 import difflib
@@ -10,170 +10,22 @@ import re
 import sys
 import typing
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-Positive = Annotated[int, Field(gt=0, strict=True)]
-Rate = Annotated[float, Field(gt=0, le=1)]
-Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-
-
-class Block(BaseModel):
-    """A block of `params.yaml`: unknown keys and values of another kind are refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class NoArguments(Block):
-    """A block that must be empty: `{}`."""
-
-
-class CsvFile(Block):
-    """How to read a CSV of one's own (`source: detector_csv`)."""
-
-    interval_minutes: Positive
-    unit: str
-    missing: list[float]
-    first_reading: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
-
-
-class Windows(Block):
-    """How a series becomes windows and parts (`prepare` of a forecasting dataset)."""
-
-    history: Positive
-    horizon: Positive
-    split: Annotated[list[Rate], Field(min_length=3, max_length=3)]
-
-    @model_validator(mode="after")
-    def _parts_sum_to_one(self) -> "Windows":
-        if abs(sum(self.split) - 1) > 1e-9:
-            raise ValueError(f"split must sum to 1. Received: {self.split}")
-        return self
-
-
-class Ridge(Block):
-    """Arguments of `models/ridge.py`."""
-
-    alpha: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
-
-
-class Mlp(Block):
-    """Arguments of `models/mlp.py`."""
-
-    units: Positive
-
-
-class Recurrent(Block):
-    """Arguments of `models/{simple_rnn,gru,lstm}.py`."""
-
-    units: Positive
-
-
-class Stlm(Block):
-    """Arguments of `models/stlm.py`."""
-
-    units: Positive
-    combine: Literal["concat", "sum", "weighted"]
-    long_horizon: Annotated[float, Field(gt=2)]
-
-
-SOURCES: dict[str, type[Block]] = {
-    "ring_road": NoArguments,
-    "los_loop": NoArguments,
-    "detector_csv": CsvFile,
-}
-PREPARE: dict[str, type[Block]] = {"forecasting": Windows}
-MODELS: dict[str, type[Block]] = {
-    "persistence": NoArguments,
-    "historical_average": NoArguments,
-    "ridge": Ridge,
-    "mlp": Mlp,
-    "simple_rnn": Recurrent,
-    "gru": Recurrent,
-    "lstm": Recurrent,
-    "stlm": Stlm,
-}
-
-
-class Dataset(Block):
-    """A dataset: where its file is, how it is fetched and prepared."""
-
-    task: Literal["forecasting"]
-    source: Literal["ring_road", "los_loop", "detector_csv"]
-    file: str
-    fetch: dict[str, Any]
-    prepare: dict[str, Any]
-
-
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
-class Training(Block):
-    """How an experiment trains; a list of rates is tried in turn on validation."""
-
-    epochs: Positive
-    batch_size: Positive
-    learning_rate: Annotated[list[Rate], Field(min_length=1), BeforeValidator(_listed)]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    strategy: Literal["auto", "one_device", "mirrored"]
-    jit_compile: bool
-
-
-class Refit(Block):
-    """How an experiment trains again on more rows, with settings chosen before."""
-
-    batch_size: Positive
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    strategy: Literal["auto", "one_device", "mirrored"]
-    jit_compile: bool
-
-
-class Experiment(Block):
-    """An experiment: one model on one dataset."""
-
-    task: Literal["forecasting"]
-    dataset: Word
-    model: Word
-    layers: str
-    start: str
-    args: dict[str, Any]
-    train: dict[str, Any]
-
-
-class Published(Block):
-    """A published number that stands beside one of ours."""
-
-    experiment: Word
-    metric: Word
-    published: float
-    source: str
-    difference: str
-
-
-class Compare(Block):
-    """Which model the others are compared with, and published numbers beside ours."""
-
-    reference: Word
-    published: list[Published]
-
-
-class Params(Block):
-    """The whole file."""
-
-    datasets: dict[Word, Dataset]
-    experiments: dict[Word, Experiment]
-    compare: Compare
+from engram.param_forms import (
+    MODELS,
+    PREPARE,
+    REFITTED,
+    SOURCES,
+    Block,
+    Params,
+    Refit,
+    Training,
+)
 
 
 class ParamsError(ValueError):
@@ -194,6 +46,7 @@ def load(path: str | Path = "params.yaml") -> dict[str, Any]:
             faults += _dataset_faults(name, block)
         for name, block in values["experiments"].items():
             faults += _experiment_faults(name, block, values)
+        faults += _compare_faults(values)
     if faults:
         raise ParamsError("\n".join(f"{path}: {fault}" for fault in faults))
     return values
@@ -240,6 +93,8 @@ def _read(path: Path) -> Any:
 
 def _dataset_faults(name: str, block: dict[str, Any]) -> list[str]:
     where = ("datasets", name)
+    if block["source"] not in SOURCES:
+        return [_unknown((*where, "source"), block["source"], SOURCES)]
     faults = _faults(SOURCES[block["source"]], block["fetch"], (*where, "fetch"))
     return faults + _faults(PREPARE[block["task"]], block["prepare"], (*where, "prepare"))
 
@@ -272,6 +127,34 @@ def _experiment_faults(name: str, block: dict, values: dict) -> list[str]:
         )
     else:
         faults += _faults(form, block["train"], (*where, "train"))
+    if chosen and chosen[1] in others:
+        faults += _refit_faults(where, block, values["experiments"][chosen[1]])
+    return faults
+
+
+def _refit_faults(where: tuple[str, ...], block: dict, origin: dict) -> list[str]:
+    """Finds what a refit does not share with the experiment whose choice it takes."""
+    pairs = {key: (block[key], origin[key]) for key in REFITTED}
+    sizes = block["train"].get("batch_size"), origin["train"].get("batch_size")
+    pairs["train.batch_size"] = sizes
+    return [
+        f"{'.'.join(where)}.{key}: a refit takes over what it starts from,"
+        f" {theirs!r}. Received: {ours!r}"
+        for key, (ours, theirs) in pairs.items()
+        if ours != theirs
+    ]
+
+
+def _compare_faults(values: dict) -> list[str]:
+    block, experiments = values["compare"], values["experiments"]
+    models = {one["model"] for one in experiments.values()}
+    faults = []
+    if block["reference"] not in models:
+        faults.append(_unknown(("compare", "reference"), block["reference"], models))
+    for n, one in enumerate(block["published"]):
+        if one["experiment"] not in experiments:
+            where = ("compare", "published", str(n), "experiment")
+            faults.append(_unknown(where, one["experiment"], experiments))
     return faults
 
 
@@ -316,4 +199,5 @@ def _unknown(where: tuple[str, ...], word: str, known: typing.Iterable[str]) -> 
 
 
 if __name__ == "__main__":
-    load_or_exit(*sys.argv[1:2])
+    for file in sys.argv[1:] or ["params.yaml"]:
+        load_or_exit(file)

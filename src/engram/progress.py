@@ -111,7 +111,7 @@ def _piped(command: list[str], progress: Progress) -> int:
                 sys.stdout.buffer.write(progress.see(line))
                 sys.stdout.buffer.flush()
         except KeyboardInterrupt:  # DVC and its stage got it too and end by themselves
-            pass
+            sys.stdout.buffer.write(child.stdout.read())
     return child.returncode
 
 

@@ -43,6 +43,6 @@ def _git(*arguments: str) -> str:
         answer = subprocess.run(
             ["git", *arguments], cwd=root(), capture_output=True, text=True, timeout=30
         )
-    except OSError:  # no git on this machine
+    except (OSError, subprocess.TimeoutExpired):  # no git, or one that hangs
         return ""
     return answer.stdout.rstrip() if answer.returncode == 0 else ""

@@ -52,6 +52,7 @@ class Trained:
 
     seed: int
     rate: float
+    fitted: str
     run_id: str
     model: keras.Model
     history: dict[str, list[float]]
@@ -60,7 +61,7 @@ class Trained:
 
     def about(self) -> dict[str, Any]:
         """Returns what `run.json` keeps of this seed."""
-        kept = ("run_id", "rate", "best_epoch", "seconds")
+        kept = ("run_id", "fitted", "rate", "best_epoch", "seconds")
         return {key: getattr(self, key) for key in kept}
 
 
@@ -148,7 +149,7 @@ def _fit(
     with distribution.strategy(how.strategy).scope():
         model = build(keras.optimizers.schedules.CosineDecay(rate, steps))
     model.jit_compile = how.jit_compile
-    distribution.build(model, next(iter(batches(fitted))))
+    distribution.build(model, batches(fitted))
     callbacks: list[keras.callbacks.Callback] = [StopIfDiverged(), Curves(record)]
     if held:
         # Never stops early: the schedule runs to its end, the best epoch is kept.
@@ -167,9 +168,11 @@ def _fit(
         verbose="auto" if sys.stdout.isatty() else 2,  # a line per epoch in a log file
     ).history
     seconds = time.perf_counter() - began
+    size = {"parameters": model.count_params(), "seconds": seconds}
+    record(size, how.stop_after)
     losses = history.get("val_loss", history["loss"])
     best_epoch = 1 + losses.index(min(losses)) if held else how.stop_after
-    return Trained(seed, rate, run_id, model, history, best_epoch, seconds)
+    return Trained(seed, rate, fitted, run_id, model, history, best_epoch, seconds)
 
 
 def _chosen_loss(trained: Trained) -> float:

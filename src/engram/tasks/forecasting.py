@@ -64,7 +64,7 @@ def prepare(
 
     spec = {
         "task": "forecasting",
-        "dataset": builder.info.name,
+        "dataset": out.name,
         "unit": about["unit"],
         "interval_minutes": about["interval_minutes"],
         "slots_per_day": 1440 // about["interval_minutes"],
@@ -154,9 +154,16 @@ def fill(past: np.ndarray) -> np.ndarray:
 
 
 def evaluate(
-    models: list["keras.Model"], prepared: Path, batch_size: int = 64
+    models: list["keras.Model"], prepared: Path, fitted: str, batch_size: int = 64
 ) -> dict[str, Any]:
-    """Reads the test part once and returns the errors of the models (one per seed).
+    """Returns the errors of the models (one per seed) on the test part.
+
+    Args:
+        models: one per seed.
+        prepared: folder that `prepare` wrote.
+        fitted: part that the models were fitted on. Only if it leaves out validation can
+            errors there tell how wide a band around the forecast is.
+        batch_size: int, windows per prediction step.
 
     Returns:
         `metrics` and `std` (mean and deviation over seeds), `details` for comparing and
@@ -168,9 +175,13 @@ def evaluate(
     _, truth, slot = windows(prepared, spec, "test")
     forecasts = _forecasts(models, prepared, spec, "test", batch_size)
     measured = forecasting_metrics.measure(forecasts, truth, spec)
-    _, seen, _ = windows(prepared, spec, "validation")
-    known = _forecasts(models[:1], prepared, spec, "validation", batch_size)[0] - seen
-    band = np.nanquantile(known, [0.05, 0.95], axis=(0, 2))  # (2, P)
+    band = None
+    if fitted == "train":
+        _, seen, _ = windows(prepared, spec, "validation")
+        errors = (
+            _forecasts(models[:1], prepared, spec, "validation", batch_size)[0] - seen
+        )
+        band = np.nanquantile(errors, [0.05, 0.95], axis=(0, 2))  # (2, P)
     return {
         **measured,
         "unit": spec["unit"],
@@ -205,7 +216,8 @@ def _forecasts(
 
 def _parts(steps: int, split: list[float], window: int) -> dict[str, list[int]]:
     """Returns the first and last-plus-one step of each part."""
-    ends = np.rint(np.cumsum(split) * steps).astype(int).tolist()
+    # whole steps; 1e-9 because shares such as 0.6 + 0.2 + 0.2 may sum to 0.999...
+    ends = np.floor(np.cumsum(split) * steps + 1e-9).astype(int).tolist()
     parts = {
         part: [start, end]
         for part, start, end in zip(PARTS, [0, *ends], ends, strict=False)

@@ -54,12 +54,20 @@ def _forecast_panel(
     day = slice(0, spec["slots_per_day"])
     truth = found["truth"][day, step - 1, detector]
     guess = found["forecast"][day, step - 1, detector]
-    low, high = found["band"][:, step - 1]
     hours = (np.arange(len(truth)) + step) * spec["interval_minutes"] / 60
-    # f - y lies in [low, high] for 90 % of validation, so y lies in [f - high, f - low]
-    axis.fill_between(
-        hours, guess - high, guess - low, color=FORECAST, alpha=0.18, lw=0, label="90 %"
-    )
+    if found["band"] is not None:
+        # f - y lies in [low, high] for 90 % of validation: y in [f - high, f - low]
+        low, high = found["band"][:, step - 1]
+        label = "90 % of validation errors"
+        axis.fill_between(
+            hours,
+            guess - high,
+            guess - low,
+            color=FORECAST,
+            alpha=0.18,
+            lw=0,
+            label=label,
+        )
     axis.plot(hours, truth, color=TRUTH, lw=2.2, label="measured")
     axis.plot(hours, guess, color=FORECAST, lw=1.3, label="forecast")
     axis.set_title(
