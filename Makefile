@@ -1,4 +1,4 @@
-# Two commands: `make repro` and `make test`. They need git, make and Python 3.11 or newer.
+# Two commands: `make repro` and `make test`. They need git, make and Python 3.11 to 3.13.
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -35,7 +35,8 @@ lint: .venv/installed ## Check style and types
 	@ruff check . && ruff format --check . && mypy
 
 ui: .venv/installed ## Browse the runs at http://127.0.0.1:5000
-	@mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) --backend-store-uri sqlite:///mlruns/mlflow.db
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) \
+	  --workers 1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlruns/mlflow.db}"
 
 bench: .venv/installed ## Run the benchmarks; results go to benchmarks/results/
 	@for file in benchmarks/*.py; do python $$file || exit 1; done

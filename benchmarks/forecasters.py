@@ -8,7 +8,6 @@ All steps run in one process, interleaved, after warm-up; the table has medians.
 
 import json
 import math
-import platform
 import statistics
 import time
 from importlib.metadata import version
@@ -17,7 +16,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from engram import models
+from engram import models, params, repository
 
 SPEC = {
     "history": 12,
@@ -25,12 +24,10 @@ SPEC = {
     "detectors": [str(n) for n in range(207)],
     "slots_per_day": 288,
 }
+TOUR = params.load(Path(__file__).parents[1] / "params.yaml")["experiments"]
 SIZES = {
-    "lstm": {"units": 31},
-    "mlp": {"units": 48},
-    "simple_rnn": {"units": 62},
-    "gru": {"units": 36},
-    "stlm": {"units": 18, "combine": "concat", "long_horizon": 24},
+    TOUR[f"traffic-{name}"]["model"]: TOUR[f"traffic-{name}"]["args"]
+    for name in ("lstm", "mlp", "simple-rnn", "gru", "stlm")
 }
 WINDOWS, ROUNDS = 8, 40
 
@@ -93,15 +90,12 @@ def show(rows: list[dict]) -> None:
 
 def write(rows: list[dict]) -> None:
     """Writes the results file, with the machine and the versions."""
-    processor = platform.processor()
-    info = Path("/proc/cpuinfo")
-    for line in info.read_text().splitlines() if info.is_file() else []:
-        if line.startswith("model name"):
-            processor = line.split(":")[1].strip()
     content = {
         "rows": rows,
-        "geomean": statistics.geometric_mean(row["ratio"] for row in rows),
-        "machine": processor,
+        "geomean": statistics.geometric_mean(
+            row["ratio"] for row in rows if row["case"].startswith("stlm")
+        ),
+        "machine": repository.processor(),
         "versions": {name: version(name) for name in ("keras", "tensorflow", "numpy")},
     }
     out = Path(__file__).parent / "results" / "forecasters.json"

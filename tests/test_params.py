@@ -1,6 +1,7 @@
 """`params.yaml` is checked before anything runs, and the check changes no value."""
 
 import ast
+import copy
 import json
 import subprocess
 import sys
@@ -164,7 +165,7 @@ def test_a_rate_that_yaml_reads_as_text_is_refused(tour, fault):
     text = yaml.safe_dump(tour).replace("0.003", "1e-3")  # YAML 1.1 wants 1.0e-3
     assert yaml.safe_load(text)["experiments"]["traffic-stlm"]["train"][
         "learning_rate"
-    ] == [0.001, "1e-3", 0.01]
+    ] == ["1e-3", 0.01, 0.03]
     assert "Received: '1e-3'" in fault(text)
 
 
@@ -231,7 +232,8 @@ def test_an_unknown_source_is_told_the_known_ones(tour, road, fault):
     road["source"] = "ringroad"
     message = fault(tour)
     assert "datasets.ring_road.source" in message
-    assert "'ring_road', 'los_loop' or 'detector_csv'. Received: 'ringroad'" in message
+    assert "unknown 'ringroad'. Did you mean 'ring_road'?" in message
+    assert "Known: detector_csv, los_loop, ring_road" in message
 
 
 def test_an_experiment_is_of_the_task_of_its_dataset(tour, stlm):
@@ -270,13 +272,57 @@ def test_an_experiment_does_not_start_from_its_own_choice(tour, stlm, fault):
 
 
 def test_a_refit_takes_rate_and_epochs_from_what_was_chosen(tour, stlm, fault, tmp_path):
-    stlm["start"] = "runs/traffic-gru/chosen.json"
+    again = copy.deepcopy({**stlm, "start": "runs/traffic-stlm/chosen.json"})
+    tour["experiments"]["stlm-again"] = again
     message = fault(tour)
-    assert f"{STLM}.train: unknown 'epochs'" in message
-    assert f"{STLM}.train: unknown 'learning_rate'" in message
-    stlm["train"] = REFIT
+    assert "experiments.stlm-again.train: unknown 'epochs'" in message
+    assert "experiments.stlm-again.train: unknown 'learning_rate'" in message
+    again["train"] = {**REFIT, "batch_size": stlm["train"]["batch_size"]}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(tour))
     assert params.load(tmp_path / "params.yaml") == tour
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model", "gru"),
+        ("args", {"units": 19, "combine": "concat", "long_horizon": 24}),
+        ("layers", "src/engram/layers/__init__.py"),
+        ("train", {**REFIT, "batch_size": 7}),
+    ],
+)
+def test_a_refit_is_of_the_same_model_and_batches(tour, stlm, fault, key, value):
+    size = stlm["train"]["batch_size"]
+    again = {**stlm, "start": "runs/traffic-stlm/chosen.json"}
+    again["train"] = {**REFIT, "batch_size": size}
+    tour["experiments"]["stlm-again"] = {**again, key: value}
+    where = "train.batch_size" if key == "train" else key
+    assert f"experiments.stlm-again.{where}: a refit takes over" in fault(tour)
+
+
+def test_a_misspelt_reference_or_published_experiment_names_the_nearest(tour, fault):
+    tour["compare"]["reference"] = "stml"
+    assert "compare.reference: unknown 'stml'. Did you mean 'stlm'?" in fault(tour)
+    tour["compare"]["reference"] = "stlm"
+    about = {"metric": "rmse_to_60", "published": 1.0, "source": "s", "difference": "d"}
+    tour["compare"]["published"] = [{"experiment": "traffic-gruu", **about}]
+    message = fault(tour)
+    assert "compare.published.0.experiment: unknown 'traffic-gruu'" in message
+    assert "Did you mean 'traffic-gru'?" in message
+
+
+def test_a_name_with_a_dot_which_dvc_takes_for_a_level_is_refused(tour, stlm, fault):
+    tour["experiments"]["stlm.v2"] = stlm
+    assert "stlm.v2" in fault(tour)
+
+
+def test_the_command_checks_every_file_it_is_given(tmp_path, tour):
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(yaml.safe_dump(tour))
+    bad.write_text("datasets: {}")
+    command = [sys.executable, "-m", "engram.params", good, bad]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0 and str(bad) in done.stderr
 
 
 def test_a_training_from_the_start_needs_rate_and_epochs(tour, stlm, fault):

@@ -9,6 +9,7 @@ from engram import readme
 
 ROOT = Path(__file__).parents[1]
 GROUP = {
+    "id": "road",
     "dataset": "road",
     "headline": ["rmse_to_60"],
     "rows": [

@@ -58,6 +58,7 @@ def _inputs(
             {
                 **{"experiment": name, "task": "forecasting", "dataset": text},
                 **{"model": name.split("-")[-1], "unit": text, "parameters": 10},
+                **{"fitted": "train", "learning_rate": 0.01, "best_epoch": 3},
                 **{"seeds": [1], "train_seconds": 5000.0, "std": None},
                 **{"metrics": {"rmse_to_60": 4.0 + index}, "better": "lower"},
                 **{"headline": ["rmse_to_60"], "sort_by": "rmse_to_60"},
@@ -70,6 +71,16 @@ def _inputs(
             "curves": [{**curve, "y": [1.0 + index, None, 3.0 + index]}],
             "paired": {**paired, "count": [1] * 60, "sum": [sums]},
         }
+    return compare(rows, details, "stlm"), details
+
+
+def _refitted() -> tuple[Json, dict[str, Json]]:
+    comparison, details = _inputs(("r-gru", "r-stlm", "r-gru-80", "r-stlm-80"))
+    rows = [row for group in comparison["datasets"] for row in group["rows"]]
+    for row in rows:
+        if row["experiment"].endswith("-80"):
+            model = row["experiment"].split("-")[1]
+            row |= {"fitted": "train+validation", "model": model}
     return compare(rows, details, "stlm"), details
 
 
@@ -176,6 +187,25 @@ def test_a_group_without_a_reference_has_tables_and_no_interval_chart() -> None:
     page = _page(names=("ring-gru", "ring-lstm"))
     assert "No intervals: no experiment has the model stlm." in page
     assert "lower is better, against" not in page
+
+
+def test_refits_have_a_section_and_a_lead_of_their_own() -> None:
+    page = html_report(*_refitted(), {})
+    assert '<h2 id="d0">km/h</h2>' in page
+    assert '<h2 id="d1">km/h, fitted on training and validation parts</h2>' in page
+    leads = re.findall(r'<p class="lead">(.*?)</p>', page)
+    assert [re.findall(r"\br-[\w-]+", lead) for lead in leads] == [
+        ["r-gru", "r-stlm"],
+        ["r-gru-80", "r-stlm-80"],
+    ]
+    assert all(sum(map(int, re.findall(r"\((\d+)\)", one))) == 1 for one in leads)
+
+
+def test_the_ranking_shows_what_was_chosen_and_the_time_of_one_fit() -> None:
+    head = "Parameters RMSE to 60 Rate Best epoch Time of one fit"
+    text = " ".join(" ".join(_Page(_page()).text).split())
+    assert head in text
+    assert "10 4.000 0.01 3 83 min" in text
 
 
 @pytest.mark.parametrize("count", [1, 2, 30])

@@ -135,7 +135,9 @@ def test_the_rate_that_is_best_for_the_first_seed_is_used_for_the_others(prepare
 def test_every_epoch_is_recorded_with_its_losses(prepared):
     recorder = Recorder()
     (one,) = _train(prepared, _settings(epochs=3, stop_after=3), recorder=recorder)
-    points = recorder.runs[0].points
+    *points, (size, last) = recorder.runs[0].points
+    assert size == {"parameters": one.model.count_params(), "seconds": one.seconds}
+    assert last == 3
     assert [epoch for _, epoch in points] == [1, 2, 3]
     for name in ("loss", "val_loss"):
         assert [losses[name] for losses, _ in points] == one.history[name]

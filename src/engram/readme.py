@@ -1,8 +1,9 @@
 """The READMEs' tables, written from committed results: `python -m engram.readme`.
 
-A block between `<!-- table: <file> <dataset> -->` and `<!-- end -->` is replaced by that
-dataset's ranking out of a `comparison.json`, or, with `published` after the dataset, by
-our numbers beside published ones.
+A block between `<!-- table: <file> <group> -->` and `<!-- end -->` is replaced by that
+group's ranking out of a `comparison.json` (the group's `id` is its dataset, with
+`+validation` for refits), or, with `published` after it, by our numbers beside published
+ones.
 """
 
 import json
@@ -20,7 +21,7 @@ def filled(text: str, root: Path) -> str:
     def block(found: re.Match) -> str:
         file, dataset, beside = found[2], found[3], found[4]
         compared = json.loads((root / file).read_text(encoding="utf-8"))
-        (group,) = [g for g in compared["datasets"] if g["dataset"] == dataset]
+        (group,) = [g for g in compared["datasets"] if g["id"] == dataset]
         table = tables.published(group) if beside else tables.ranking(group)
         return f"{found[1]}\n{comparison.grid(table, 2)}\n\n{found[5]}"
 

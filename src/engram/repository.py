@@ -1,6 +1,7 @@
 """Where the repository is, and in which state: what relative places count from."""
 
 import os
+import platform
 import subprocess
 from pathlib import Path
 
@@ -36,6 +37,14 @@ def git_state() -> dict[str, str]:
     dirty = _git("status", "--porcelain", "-z", "--no-renames", "--", *inputs)
     files = sorted(entry[3:] for entry in dirty.split("\0") if entry)  # "XY name"
     return {"commit": commit, "dirty": ", ".join(files) or "no"}
+
+
+def processor() -> str:
+    """Returns the name of this machine's processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.processor()
 
 
 def _git(*arguments: str) -> str:

@@ -153,17 +153,10 @@ def _environment() -> dict[str, Any]:
     return {
         "python": sys.version,
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": repository.processor(),
         "cores": os.cpu_count(),
         "packages": versions,
         "requirements.lock": hashlib.sha256(lock.read_bytes()).hexdigest()
         if lock.is_file()
         else None,
     }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.processor()

@@ -139,3 +139,16 @@ def test_days_differ_and_a_seed_repeats_them():
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
     assert not np.array_equal(first[:, 0], first[:, 1])
+
+
+def test_tfds_loads_it_by_name(monkeypatch, tmp_path):
+    import tensorflow_datasets as tfds
+
+    made = np.arange(48, dtype=np.int16).reshape(2, 24) * 10
+    monkeypatch.setattr(ring_road, "simulate", lambda: made)
+    digest = hashlib.sha256(made.astype("<i2").tobytes()).hexdigest()
+    monkeypatch.setattr(ring_road, "CHECKSUM", digest)
+    loaded = tfds.load("ring_road", split="detectors", data_dir=tmp_path)
+    examples = list(loaded.as_numpy_iterator())
+    assert [e["detector"].decode() for e in examples[:2]] == ["km 0.0", "km 0.4"]
+    np.testing.assert_array_equal(examples[3]["readings"], [3, 27])

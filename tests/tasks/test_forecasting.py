@@ -141,7 +141,7 @@ def test_a_zero_that_is_not_declared_missing_is_a_standstill(made):
 
 
 @pytest.mark.parametrize(
-    ("steps", "part"), [(5, "train"), (20, "validation"), (22, "test")]
+    ("steps", "part"), [(5, "train"), (20, "validation"), (21, "validation")]
 )
 def test_a_part_shorter_than_one_window_is_refused(made, steps, part):
     with pytest.raises(DataError, match=f"the {part} part has .* of {steps} steps"):
@@ -198,12 +198,13 @@ def test_readings_without_a_graph_have_an_empty_one(made):
 
 
 def test_the_spec_tells_what_later_stages_need(made):
-    spec = spec_of(made(speeds(50), interval_minutes=15))
+    out = made(speeds(50), interval_minutes=15)
+    spec = spec_of(out)
     assert spec["slots_per_day"] == 96
     assert spec["first_slot"] == 24  # 06:00
     assert spec["detectors"] == ["d0", "d1", "d2"]
     assert (spec["history"], spec["horizon"]) == (3, 2)
-    assert (spec["unit"], spec["dataset"]) == ("km/h", "detector_csv")
+    assert (spec["unit"], spec["dataset"]) == ("km/h", out.name)
 
 
 def test_a_series_that_never_changes_can_be_scaled(made):
@@ -380,7 +381,7 @@ def repeater():
 
 @pytest.mark.parametrize("speed", [61.3, 0.1, 7])
 def test_persistence_is_perfect_on_a_series_that_never_changes(made, repeater, speed):
-    found = evaluate([repeater], made(np.full((90, 2), speed), horizon=12))
+    found = evaluate([repeater], made(np.full((90, 2), speed), horizon=12), "train")
     errors = {key: value for key, value in found["metrics"].items() if "mape" not in key}
     assert set(errors.values()) == {0.0}
     np.testing.assert_array_equal(found["forecast"], np.float32(speed))
@@ -389,7 +390,7 @@ def test_persistence_is_perfect_on_a_series_that_never_changes(made, repeater, s
 
 def test_persistence_lags_a_ramp_by_its_slope_at_every_step(made, repeater):
     ramp = np.stack([20 + 0.5 * np.arange(90), 90 - 0.5 * np.arange(90)], axis=1)
-    found = evaluate([repeater], made(ramp, horizon=12))
+    found = evaluate([repeater], made(ramp, horizon=12), "train")
     for minutes, step in {15: 3, 30: 6, 45: 9, 60: 12}.items():
         lags = 0.5 * np.arange(1, step + 1)
         expected = {
@@ -406,7 +407,7 @@ def test_evaluate_scores_the_test_part_and_reports_what_is_kept(made, repeater):
     readings = speeds(90, 2)
     readings[80, 1] = 0  # missing
     out = made(readings, horizon=12)
-    found = evaluate([repeater, repeater], out, batch_size=2)
+    found = evaluate([repeater, repeater], out, "train", batch_size=2)
     spec = spec_of(out)
     _, truth, slot = windows(out, spec, "test")
     np.testing.assert_array_equal(found["truth"], truth)
@@ -422,7 +423,7 @@ def test_evaluate_scores_the_test_part_and_reports_what_is_kept(made, repeater):
 
 def test_the_size_of_a_batch_does_not_change_a_result(made, repeater):
     out = made(speeds(90, 2), horizon=12)
-    one, two = (evaluate([repeater], out, batch_size=size) for size in (1, 64))
+    one, two = (evaluate([repeater], out, "train", batch_size=size) for size in (1, 64))
     assert one["metrics"] == two["metrics"]
 
 
@@ -430,4 +431,4 @@ def test_a_model_that_breaks_down_is_refused(made):
     out = made(speeds(90, 2), horizon=12)
     broken = keras.Sequential([persistence(3, 12, 2), keras.layers.Rescaling(np.nan)])
     with pytest.raises(ValueError, match="forecasts are NaN or infinite"):
-        evaluate([broken], out)
+        evaluate([broken], out, "train")
