@@ -2,9 +2,9 @@
 
 import os
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -33,12 +33,17 @@ def _make(folder, *arguments):
     return subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True)
 
 
+def _seconds_of_children():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def test_a_misspelt_key_stops_make_repro_before_any_stage(clone):
     params = clone / "params.yaml"
     params.write_text(params.read_text().replace("{units: 36}", "{unit: 36}"))
-    began = time.monotonic()
+    began = _seconds_of_children()
     done = _make(clone, "repro")
-    assert time.monotonic() - began < 2
+    assert _seconds_of_children() - began < 2  # of work: the machine may be busy
     assert done.returncode != 0
     wanted = "experiments.traffic-gru.args: unknown 'unit'. Did you mean 'units'?"
     assert wanted in done.stderr
