@@ -221,6 +221,9 @@ def _row(name, value):
     metrics = {"mae_to_60": value, "rmse_to_60": 1.3 * value}
     return {
         "experiment": name,
+        "fitted": "train",
+        "learning_rate": 0.01,
+        "best_epoch": 8,
         "task": "forecasting",
         "dataset": "toy_road",
         "model": name.removeprefix("toy-"),

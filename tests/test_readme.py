@@ -16,6 +16,8 @@ GROUP = {
         {
             "experiment": "a",
             "model": "gru",
+            "learning_rate": 0.01,
+            "best_epoch": 8.2,
             "parameters": 1234,
             "seeds": [1],
             "metrics": {"rmse_to_60": 1.5},

@@ -97,7 +97,7 @@ def _points(curve: Json) -> list[tuple[float, float]]:
     return [(x, y) for x, y in pairs if y is not None and math.isfinite(y)]
 
 
-def lines(curves: list[tuple[str, Json]], marks: dict[str, Mark]) -> str:
+def lines(curves: list[tuple[str, Json]], signs: dict[str, Mark]) -> str:
     """Draw one curve for each experiment, each named at its end."""
     drawn = [(name, points) for name, c in curves if (points := _points(c))]
     if not drawn:
@@ -128,7 +128,7 @@ def lines(curves: list[tuple[str, Json]], marks: dict[str, Mark]) -> str:
     strokes = []
     for (name, points), end in zip(drawn, ends, strict=True):
         at = [(x(a), y(b)) for a, b in points]
-        strokes += [(marks[name].wide, _line(name, at, end, marks[name]))]
+        strokes += [(signs[name].wide, _line(name, at, end, signs[name]))]
     parts += [line for _, line in sorted(strokes, key=lambda one: one[0])]
     names = ", ".join(name for name, _ in drawn)
     return _svg(bottom + 50, parts, f"{first['title']}: {names}")
@@ -158,7 +158,7 @@ def _spread(wanted: list[float], bottom: float) -> list[float]:
     return places
 
 
-def intervals(group: Json, marks: dict[str, Mark]) -> str:
+def intervals(group: Json, signs: dict[str, Mark]) -> str:
     """Draw each difference from the reference with its interval."""
     found = group["differences"]
     ends = [one[k] for one in found for k in ("difference", "low", "high")]
@@ -172,7 +172,7 @@ def intervals(group: Json, marks: dict[str, Mark]) -> str:
     for tick in _ticks(min(known), max(known)):
         parts += [_text(x(tick), bottom + 18, _tick(tick), "middle", "ax")]
     for index, one in enumerate(found):
-        parts += [_bar(one, x, 34 + ROW * (index + 0.5), marks[one["experiment"]])]
+        parts += [_bar(one, x, 34 + ROW * (index + 0.5), signs[one["experiment"]])]
     what = f"{differences(group)[0][2]}, {group['better']} is better"
     parts += [_text((50 + WIDTH) / 2, bottom + 40, what, "middle", "ax")]
     parts += [_text(x(0), 12, f"as {_short(group['reference'])}", "middle", "ax")]

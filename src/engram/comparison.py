@@ -10,28 +10,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engram.bootstrap import BLOCK_LENGTH, RESAMPLES, SEED, interval
-from engram.tables import (
-    Json,
-    Table,
-    differences,
-    facts,
-    metrics,
-    protocols,
-    published,
-    ranking,
-)
+from engram import tables
+from engram.bootstrap import RESAMPLES, SEED, interval
+from engram.tables import Json, Table
 
 DIGITS = 12  # significant; beyond them BLAS libraries disagree, and files would change
 
 KEYS = {
-    "": "experiment task dataset model unit parameters train_seconds seeds metrics std "
-    "headline sort_by better",
+    "": "experiment task dataset model unit parameters fitted learning_rate best_epoch "
+    "train_seconds seeds metrics std headline sort_by better",
     ".details": "curves paired",
     "paired": "metric kind unit_of_resampling count sum",
     "curves": "title x_label y_label x y",
 }
-CHOICES = {"better": ("lower", "higher"), "kind": ("root_mean", "mean")}
+CHOICES = {
+    "better": ("lower", "higher"),
+    "kind": ("root_mean", "mean"),
+    "fitted": tuple(tables.PARTS),
+}
+NUMBERS = ("learning_rate", "best_epoch")  # or null
 SHARED = ("task", "unit", "headline", "sort_by", "better")  # by all of a dataset
 
 
@@ -70,6 +67,10 @@ def _check(path: Path, content: Any, kind: str) -> None:
             raise ValueError(
                 f"{path}: key {key}: expected {wanted}, received {content[key]!r}"
             )
+        if key in NUMBERS and not isinstance(content[key], (int, float, type(None))):
+            raise ValueError(
+                f"{path}: key {key}: expected a number or null, received {content[key]!r}"
+            )
         parts = content[key] if key == "curves" else [content[key]]
         for part in parts if key in KEYS else ():
             _check(path, part, key)
@@ -82,58 +83,65 @@ def compare(
     rows: list[Json],
     details: dict[str, Json],
     reference: str,
-    block_length: int = BLOCK_LENGTH,
     published: Sequence[Json] = (),
 ) -> Json:
-    """Rank the experiments of each dataset and set them against its reference.
+    """Rank the experiments of each dataset and set them against a reference.
+
+    Models fitted on the training part and models fitted again on training and validation
+    parts are in groups of their own: neither is compared with the other.
 
     Args:
         rows: Contents of `<experiment>.json`.
         details: Contents of `<experiment>.details.json` by experiment.
-        reference: The model to compare with; its first experiment in a dataset counts.
-        block_length: Consecutive blocks drawn together.
+        reference: The model to compare with; its first experiment in a group counts.
         published: Numbers of others, each with `experiment` and `metric` of ours that it
             stands beside, `published`, `source` and `difference` (in the protocol).
 
     Returns:
-        Plain numbers and text: `datasets` holds one group each, with `rows` (best
-        first) and `differences`; a number that does not exist is None.
+        Plain numbers and text: `datasets` holds the groups, each with `id` (unique),
+        `dataset`, `fitted`, `rows` (best first) and `differences`; a number that does
+        not exist is None.
     """
-    names = dict.fromkeys(row["dataset"] for row in rows)
-    groups = [[row for row in rows if row["dataset"] == name] for name in names]
+    firsts: dict[str, Json] = {}
+    for row in rows:
+        first = firsts.setdefault(row["dataset"], row)
+        _same(SHARED, first, row, first["experiment"], row["experiment"])
     _known(published, rows)
-    found = [_group(group, details, reference, block_length) for group in groups]
-    for group in found:
-        mine = {row["experiment"] for row in group["rows"]}
-        group["published"] = [one for one in published if one["experiment"] in mine]
-    constants = {"resamples": RESAMPLES, "block_length": block_length, "seed": SEED}
+    kinds = [(dataset, fitted) for dataset in firsts for fitted in tables.PARTS]
+    found = []
+    for kind in kinds:
+        mine = [row for row in rows if (row["dataset"], row["fitted"]) == kind]
+        if mine:
+            names = {row["experiment"] for row in mine}
+            beside = [one for one in published if one["experiment"] in names]
+            found.append(_group(mine, details, reference) | {"published": beside})
+    constants = {"resamples": RESAMPLES, "seed": SEED}
     plain: Json = _plain({"reference": reference, **constants, "datasets": found})
     return plain
 
 
 def _known(published: Sequence[Json], rows: list[Json]) -> None:
-    metrics = {row["experiment"]: row["metrics"] for row in rows}
+    scores = {row["experiment"]: row["metrics"] for row in rows}
     for one in published:
         name, metric = one["experiment"], one["metric"]
-        if metric not in metrics.get(name, {}):
-            known = sorted(metrics[name]) if name in metrics else sorted(metrics)
+        if metric not in scores.get(name, {}):
+            known = sorted(scores[name]) if name in scores else sorted(scores)
             raise ValueError(
                 f"published: no {metric!r} of {name!r} to stand beside. Known: {known}"
             )
 
 
-def _group(rows: list[Json], details: dict[str, Json], model: str, length: int) -> Json:
+def _group(rows: list[Json], details: dict[str, Json], model: str) -> Json:
     first = rows[0]
-    for row in rows:
-        _same(SHARED, first, row, first["experiment"], row["experiment"])
     base = next((row["experiment"] for row in rows if row["model"] == model), None)
-    group = {key: first[key] for key in ("dataset", *SHARED)}
+    group = {key: first[key] for key in ("dataset", "fitted", *SHARED)}
+    group["id"] = first["dataset"] + first["fitted"].removeprefix("train")
     group |= {"rows": sorted(rows, key=_rank), "reference": base, "differences": []}
-    if base is None:
-        return group | {"note": f"No intervals: no experiment has the model {model}."}
-    others = [row for row in group["rows"] if row["experiment"] != base]
-    group["differences"] = [_difference(row, base, details, length) for row in others]
-    return group | {"note": _note(rows, base, details[base]["paired"], length)}
+    if base is not None:
+        others = [row for row in group["rows"] if row["experiment"] != base]
+        group["differences"] = [_difference(row, base, details) for row in others]
+    paired = details[base or first["experiment"]]["paired"]
+    return group | {"note": tables.note(group, paired, model, RESAMPLES)}
 
 
 def _rank(row: Json) -> tuple[bool, float, str]:
@@ -153,13 +161,13 @@ def _same(keys: tuple[str, ...], a: Json, b: Json, name_a: str, name_b: str) -> 
             )
 
 
-def _difference(row: Json, base: str, details: dict[str, Json], length: int) -> Json:
+def _difference(row: Json, base: str, details: dict[str, Json]) -> Json:
     name = row["experiment"]
     mine, theirs = (_shaped(one, details[one]["paired"]) for one in (name, base))
     _same(("blocks", "metric", "kind", "count"), theirs, mine, base, name)
-    value, low, high = interval(mine, theirs, length)
+    value, low, high, length = interval(mine, theirs)
     found = {"experiment": name, "model": row["model"], "metric": mine["metric"]}
-    found |= {"difference": value, "low": low, "high": high}
+    found |= {"difference": value, "low": low, "high": high, "block_length": length}
     return found | {"verdict": _verdict(low, high, row["better"])}
 
 
@@ -177,18 +185,6 @@ def _verdict(low: float, high: float, better: str) -> str:
     if low <= 0 <= high:
         return "no clear difference"
     return "better" if (high < 0) == (better == "lower") else "worse"
-
-
-def _note(rows: list[Json], base: str, paired: Json, length: int) -> str:
-    text = (
-        f"Difference = the experiment minus {base}, with a 95 % interval from "
-        f"{RESAMPLES:,} resamples of stretches of {length} consecutive blocks (block: "
-        f"{paired['unit_of_resampling']}), the same for both sides. Each interval "
-        "stands alone: none is widened for the number of comparisons."
-    )
-    if all(len(row["seeds"]) < 2 for row in rows):
-        text += " One seed each, so the spread between trainings is not included."
-    return text
 
 
 def _plain(value: Any) -> Any:
@@ -213,40 +209,32 @@ def summary(comparison: Json) -> list[Json]:
     for group in comparison["datasets"]:
         beside = {(one["experiment"], one["metric"]): one for one in group["published"]}
         for row in group["rows"]:
+            about = {"id": row["experiment"], "seeds": row["seeds"]}
+            about |= {key: group[key] for key in ("unit", "better")}
             for metric in group["headline"]:
                 other = beside.get((row["experiment"], metric), {})
-                listed.append(
-                    {
-                        "id": row["experiment"],
-                        "metric": metric,
-                        "unit": group["unit"],
-                        "better": group["better"],
-                        "ours": row["metrics"].get(metric),
-                        "std": (row["std"] or {}).get(metric),
-                        "seeds": row["seeds"],
-                        **{
-                            k: other.get(k) for k in ("published", "source", "difference")
-                        },
-                    }
-                )
+                ours = row["metrics"].get(metric), (row["std"] or {}).get(metric)
+                said = {k: other.get(k) for k in ("published", "source", "difference")}
+                measured = {"metric": metric, "ours": ours[0], "std": ours[1]}
+                listed.append({**about, **measured, **said})
     return listed
 
 
 def markdown(comparison: Json) -> str:
-    """Write one section for each dataset: ranking, differences, all metrics."""
+    """Write one section for each group: ranking, differences, all metrics."""
     lines = ["# Comparison of experiments"]
     for group in comparison["datasets"]:
-        lines += [f"## {_cell(group['dataset'])}", _cell(facts(group))]
-        lines += [grid(ranking(group), 2)]
+        lines += [f"## {_cell(tables.heading(group))}", _cell(tables.facts(group))]
+        lines += [grid(tables.ranking(group), 2)]
         lines += [f"### Against {_cell(group['reference'] or comparison['reference'])}"]
         lines += [_cell(group["note"])]
-        lines += [grid(differences(group), 2)] if group["differences"] else []
+        lines += [grid(tables.differences(group), 2)] if group["differences"] else []
         if group["published"]:
-            lines += ["### Beside published numbers", grid(published(group), 2)]
+            lines += ["### Beside published numbers", grid(tables.published(group), 2)]
             lines += ["How the protocols differ:"]
-            lines += ["\n".join(f"- {_cell(text)}" for text in protocols(group))]
-        lines += ["<details><summary>All metrics</summary>", grid(metrics(group), 1)]
-        lines += ["</details>"]
+            lines += ["\n".join(f"- {_cell(text)}" for text in tables.protocols(group))]
+        lines += ["<details><summary>All metrics</summary>"]
+        lines += [grid(tables.metrics(group), 1), "</details>"]
     return "\n\n".join(lines) + "\n"
 
 

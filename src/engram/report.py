@@ -6,18 +6,9 @@ import base64
 from html import escape
 from pathlib import Path
 
+from engram import tables
 from engram.charts import WIDE, Mark, intervals, lines, marks
-from engram.tables import (
-    Json,
-    Table,
-    differences,
-    facts,
-    label,
-    metrics,
-    protocols,
-    published,
-    ranking,
-)
+from engram.tables import Json, Table
 
 SIGN = 'width="12" height="12" aria-hidden="true"'
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -80,10 +71,12 @@ def html_report(
         The page, a function of the arguments and the pictures alone.
     """
     groups = comparison["datasets"]
-    links = [f'<a href="#d{i}">{escape(g["dataset"])}</a>' for i, g in enumerate(groups)]
+    links = [
+        f'<a href="#d{i}">{escape(tables.heading(g))}</a>' for i, g in enumerate(groups)
+    ]
     body = [f"<h1>{escape(title)}</h1>", f'<p class="soft">{" · ".join(links)}</p>']
     for index, group in enumerate(groups):
-        body += [f'<h2 id="d{index}">{escape(group["dataset"])}</h2>']
+        body += [f'<h2 id="d{index}">{escape(tables.heading(group))}</h2>']
         body += _section(group, details, figures, marks(comparison, group))
     head = (
         f'<meta charset="utf-8"><title>{escape(title)}</title>'
@@ -101,19 +94,21 @@ def _section(
     signs: dict[str, Mark],
 ) -> list[str]:
     parts = [f'<p class="lead">{escape(_lead(group))}</p>']
-    parts += [_table(ranking(group), signs, group["reference"], "t2")]
-    parts += [f'<p class="soft">{escape(facts(group))}</p>']
+    parts += [_table(tables.ranking(group), signs, group["reference"], "t2")]
+    parts += [f'<p class="soft">{escape(tables.facts(group))}</p>']
     if group["differences"]:
         parts += [
             f"<h3>Against {escape(group['reference'])}</h3>",
             intervals(group, signs),
         ]
-        parts += [_table(differences(group), signs, None, "t2")]
+        parts += [_table(tables.differences(group), signs, None, "t2")]
     parts += [f'<p class="soft">{escape(group["note"])}</p>']
     if group["published"]:
         parts += ["<h3>Beside published numbers</h3>"]
-        parts += [_table(published(group), signs, None, "t2")]
-        parts += [f'<p class="soft">{escape(text)}</p>' for text in protocols(group)]
+        parts += [_table(tables.published(group), signs, None, "t2")]
+        parts += [
+            f'<p class="soft">{escape(text)}</p>' for text in tables.protocols(group)
+        ]
     curves = [
         (r["experiment"], c)
         for r in group["rows"]
@@ -122,16 +117,16 @@ def _section(
     for title in dict.fromkeys(curve["title"] for _, curve in curves):
         parts += [f"<h3>{escape(title)}</h3>"]
         parts += [lines([(n, c) for n, c in curves if c["title"] == title], signs)]
-    full = _table(metrics(group), {}, None, "t1")
+    full = _table(tables.metrics(group), {}, None, "t1")
     parts += ["<h3>Details</h3>", _folded("All metrics", full)]
     return parts + [_figures(row["experiment"], figures) for row in group["rows"]]
 
 
 def _lead(group: Json) -> str:
     best, key = group["rows"][0], group["sort_by"]
-    value = ranking({**group, "headline": [key]})[1][3]
+    value = tables.score(best, key)
     unit = f" {group['unit']}" if group["unit"] else ""
-    text = f"Best: {best['experiment']}, with {label(key)} of {value}{unit}."
+    text = f"Best: {best['experiment']}, with {tables.label(key)} of {value}{unit}."
     verdicts = [one["verdict"] for one in group["differences"]]
     counts = [f"{v} ({verdicts.count(v)})" for v in dict.fromkeys(verdicts)]
     if counts:

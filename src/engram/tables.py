@@ -9,6 +9,7 @@ from typing import Any
 Json = dict[str, Any]
 Table = list[list[str]]  # the header first
 
+PARTS = {"train": "training part", "train+validation": "training and validation parts"}
 DIFFERENCE = ("difference", "low", "high")
 ACRONYMS = {"mae", "rmse", "mape", "mse", "auc", "bleu"}
 MISSING = "–"
@@ -19,14 +20,20 @@ MEANINGS = {  # of the parts of a metric's key, where they occur
 }
 
 
+def heading(group: Json) -> str:
+    """Name a group by its dataset, and say so where its models were fitted again."""
+    name, fitted = str(group["dataset"]), group["fitted"]
+    return name if fitted == "train" else f"{name}, fitted on {PARTS[fitted]}"
+
+
 def facts(group: Json) -> str:
     """Say in one line what the numbers are."""
-    unit, rows = group["unit"], group["rows"]
+    unit, rows, fitted = group["unit"], group["rows"], PARTS[group["fitted"]]
     seeds = {", ".join(map(str, row["seeds"])) or "none" for row in rows}
     parts = {part for key in _keys(group) for part in key.lower().split("_")}
     said = [f"{group['better'].capitalize()} is better"]
     said += [f"numbers in {unit}"] if unit else []
-    said += [f"seeds: {' or '.join(sorted(seeds))}"]
+    said += [f"fitted on the {fitted}", f"seeds: {' or '.join(sorted(seeds))}"]
     if any(len(row["seeds"]) > 1 for row in rows):
         said += ["± is the standard deviation over the seeds"]
     return "; ".join(said + [v for k, v in MEANINGS.items() if k in parts]) + "."
@@ -35,11 +42,13 @@ def facts(group: Json) -> str:
 def ranking(group: Json) -> Table:
     """Tabulate the experiments, best first, with their headline metrics."""
     keys = group["headline"]
-    table = [["Experiment", "Model", "Parameters", *map(label, keys), "Training time"]]
+    fit = ["Rate", "Best epoch", "Time of one fit"]
+    table = [["Experiment", "Model", "Parameters", *map(label, keys), *fit]]
     for row in group["rows"]:
-        ends = number(row["parameters"], "{:,.0f}"), _time(row["train_seconds"])
-        middle = [_spread(row, key) for key in keys]
-        table.append([row["experiment"], row["model"], ends[0], *middle, ends[1]])
+        about = [row["experiment"], row["model"], number(row["parameters"], "{:,.0f}")]
+        chosen = [number(row["learning_rate"], "{:g}"), _epoch(row["best_epoch"])]
+        scores = [score(row, key) for key in keys]
+        table.append([*about, *scores, *chosen, _time(row["train_seconds"])])
     return table
 
 
@@ -56,12 +65,36 @@ def differences(group: Json) -> Table:
     return table
 
 
+def note(group: Json, paired: Json, reference: str, resamples: int) -> str:
+    """Say what the intervals of a group mean, and how long its test part is."""
+    blocks, unit = len(paired["count"]), paired["unit_of_resampling"]
+    text = f"The test part is {blocks} blocks long (block: {unit}). "
+    if group["reference"] is None:
+        return text + f"No intervals: no experiment has the model {reference}."
+    found = group["differences"]
+    lengths = sorted({one["block_length"] for one in found if math.isfinite(one["low"])})
+    if not lengths:
+        return text + "No intervals: too few blocks, or nothing that could be compared."
+    span = " to ".join(map(str, dict.fromkeys([lengths[0], lengths[-1]])))
+    text += (
+        f"Difference = the experiment minus {group['reference']}, with a 95 % interval "
+        f"from {resamples:,} resamples of stretches of {span} consecutive blocks, the "
+        "same for both sides; the stretches are longer where the differences of "
+        "neighbouring blocks correlate, and the interval wider where they are few. Each "
+        "interval stands alone: none is widened for the number of comparisons. An "
+        "interval says nothing about other days than these."
+    )
+    if all(len(row["seeds"]) < 2 for row in group["rows"]):
+        text += " One seed each, so the spread between trainings is not included."
+    return text
+
+
 def published(group: Json) -> Table:
     """Tabulate our numbers beside published ones."""
     rows = {row["experiment"]: row for row in group["rows"]}
     table = [["Experiment", "Metric", "Ours", "Published", "Source"]]
     for one in group["published"]:
-        ours = _spread(rows[one["experiment"]], one["metric"])
+        ours = score(rows[one["experiment"]], one["metric"])
         line = one["experiment"], label(one["metric"]), ours, number(one["published"])
         table.append([*line, one["source"]])
     return table
@@ -77,7 +110,7 @@ def metrics(group: Json) -> Table:
     """Tabulate every metric of every experiment, one line each metric."""
     table = [["Metric", *(row["experiment"] for row in group["rows"])]]
     for key in _keys(group):
-        table.append([label(key), *(_spread(row, key) for row in group["rows"])])
+        table.append([label(key), *(score(row, key) for row in group["rows"])])
     return table
 
 
@@ -101,10 +134,15 @@ def number(value: float | None, form: str = "{:.3f}") -> str:
     return form.format(value).replace("-", "−")
 
 
-def _spread(row: Json, key: str) -> str:
+def score(row: Json, key: str) -> str:
+    """Write a metric's mean over the seeds, with its deviation where there is one."""
     value, std = number(row["metrics"].get(key)), number((row["std"] or {}).get(key))
     many = len(row["seeds"]) > 1 and MISSING not in (value, std)
     return f"{value} ± {std}" if many else value
+
+
+def _epoch(epoch: float | None) -> str:
+    return number(epoch, "{:.0f}" if epoch is None or epoch % 1 == 0 else "{:.1f}")
 
 
 def _time(seconds: float | None) -> str:
