@@ -149,7 +149,7 @@ def _compare_faults(values: dict) -> list[str]:
     block, experiments = values["compare"], values["experiments"]
     models = {one["model"] for one in experiments.values()}
     faults = []
-    if block["reference"] not in models:
+    if experiments and block["reference"] not in models:
         faults.append(_unknown(("compare", "reference"), block["reference"], models))
     for n, one in enumerate(block["published"]):
         if one["experiment"] not in experiments:
