@@ -37,6 +37,13 @@ def test_other_output_passes_through_unchanged():
         assert watched.see(line) == line
 
 
+def test_what_tensorflow_says_at_every_start_is_left_out_and_errors_are_not():
+    watched = progress.Progress(STAGES, {})
+    noise = b"I0000 00:00:1 1 cudart_stub.cc:31] Could not find cuda drivers\n"
+    error = b"E0000 00:00:1 1 some.cc:7] out of memory\n"
+    assert watched.see(noise + error) == error
+
+
 def test_stages_of_studies_are_told_by_their_own_name():
     watched = progress.Progress(STAGES, {})
     line = b"Running stage 'studies/traffic/dvc.yaml:train@y':\n"

@@ -20,6 +20,13 @@ import yaml
 from engram import repository
 
 STAGE = re.compile(rb"(Running stage|Stage) '(?:[^':]*:)?([\w@.-]+)'")
+# What TensorFlow says at every start on a machine without a GPU; no switch of its own
+# silences it.
+NOISE = re.compile(
+    rb"^(WARNING: All log messages before absl|[IW]0000 |E0000 .*cuInit"
+    rb"|To enable the following instructions).*\r?\n",
+    re.MULTILINE,
+)
 GUESS = 15.0  # seconds of a stage that never ran here
 
 
@@ -34,8 +41,8 @@ class Progress:
         self.began = time.monotonic()
 
     def see(self, text: bytes) -> bytes:
-        """Returns `text` with a line before each stage that starts."""
-        return STAGE.sub(self._line, text)
+        """Returns `text` with a line before each stage that starts, without noise."""
+        return STAGE.sub(self._line, NOISE.sub(b"", text))
 
     def finish(self) -> None:
         """Notes how long the stage that was running took."""
