@@ -31,30 +31,37 @@ def draw(found: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def forecast(found: dict[str, Any]) -> plt.Figure:
-    """Truth and forecast 15 and 60 minutes ahead, at the detector that varies most."""
+    """Truth and forecast, 15 and 60 minutes ahead, where and when speeds vary most."""
     spec, truth = found["spec"], found["truth"]  # (B, P, N)
     detector = int(np.nanargmax(np.nanstd(truth[:, 0], axis=0)))
+    start = _liveliest_day(truth[:, 0, detector], spec["slots_per_day"])
     interval, horizon = spec["interval_minutes"], spec["horizon"]
     shown = sorted({min(max(15 // interval, 1), horizon), horizon})
     figure, axes = plt.subplots(
         len(shown), 1, figsize=(9, 2.6 * len(shown)), layout="constrained", sharex=True
     )
     for axis, step in zip(np.atleast_1d(axes), shown, strict=True):
-        _forecast_panel(axis, found, detector, step)
+        _forecast_panel(axis, found, detector, start, step)
     np.atleast_1d(axes)[-1].set_xlabel("hours of the test part")
     name = _plain(spec["detectors"][detector])
     figure.suptitle(f"Forecast at detector {name}, {_plain(spec['dataset'])}", color=INK)
     return figure
 
 
+def _liveliest_day(truth: np.ndarray, slots: int) -> int:
+    """Returns where the day with the largest deviation begins, in whole hours."""
+    starts = range(0, max(1, len(truth) - slots), max(1, slots // 24))
+    return max(starts, key=lambda start: np.nan_to_num(np.nanstd(truth[start:][:slots])))
+
+
 def _forecast_panel(
-    axis: plt.Axes, found: dict[str, Any], detector: int, step: int
+    axis: plt.Axes, found: dict[str, Any], detector: int, start: int, step: int
 ) -> None:
     spec = found["spec"]
-    day = slice(0, spec["slots_per_day"])
+    day = slice(start, start + spec["slots_per_day"])
     truth = found["truth"][day, step - 1, detector]
     guess = found["forecast"][day, step - 1, detector]
-    hours = (np.arange(len(truth)) + step) * spec["interval_minutes"] / 60
+    hours = (start + np.arange(len(truth)) + step) * spec["interval_minutes"] / 60
     if found["band"] is not None:
         # f - y lies in [low, high] for 90 % of validation: y in [f - high, f - low]
         low, high = found["band"][:, step - 1]
