@@ -13,5 +13,6 @@ def build(spec, learning_rate, units):
         learning_rate: float or schedule.
         units: int, width `U` of the layer.
     """
-    body = keras.layers.LSTM(units, unroll=True)  # short and static: unrolled is faster
+    # Short and static: unrolled is faster.
+    body = keras.layers.LSTM(units, unroll=True)
     return shared_forecaster(spec, body, "lstm", learning_rate)

@@ -13,7 +13,6 @@ def build(spec, learning_rate, units):
         learning_rate: float or schedule.
         units: int, width `U` of the layer.
     """
-    body = keras.layers.SimpleRNN(
-        units, unroll=True
-    )  # short and static: unrolled is faster
+    # Short and static: unrolled is faster.
+    body = keras.layers.SimpleRNN(units, unroll=True)
     return shared_forecaster(spec, body, "simple_rnn", learning_rate)
