@@ -19,6 +19,7 @@ import numpy as np
 from engram import models, params, repository
 
 SPEC = {
+    "task": "forecasting",
     "history": 12,
     "horizon": 12,
     "detectors": [str(n) for n in range(207)],

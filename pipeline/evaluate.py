@@ -15,9 +15,9 @@ def main(name: str) -> None:
 
     task, out = tasks.task(experiment["task"]), Path("runs", name)
     runs = json.loads((out / "run.json").read_text())
+    words = experiment["model"], experiment["task"]
     trained = [
-        models.load(experiment["model"], out / "models" / f"seed-{seed}.keras")
-        for seed in runs
+        models.load(*words, out / "models" / f"seed-{seed}.keras") for seed in runs
     ]
     seeds = list(runs.values())
     prepared, fitted = Path("data/prepared", experiment["dataset"]), seeds[0]["fitted"]

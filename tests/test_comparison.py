@@ -15,7 +15,7 @@ import pytest
 
 from engram.bootstrap import SHORTEST, interval, stretch
 from engram.comparison import as_json, compare, markdown, read, summary
-from engram.tables import number
+from engram.tables import number, score
 
 Json = dict[str, Any]
 BAD_CURVE = (
@@ -231,6 +231,21 @@ def test_each_dataset_is_a_group_with_its_own_reference() -> None:
     assert [group["reference"] for group in groups] == ["ring-stlm", "park-stlm"]
 
 
+def test_of_several_references_a_group_takes_the_first_that_it_has() -> None:
+    words = {"ring": ("gru", "stlm", "conv_stlm"), "film": ("gru", "conv_stlm")}
+    rows = [
+        _row(f"{dataset}-{model}", 1.0, dataset=dataset, model=model)
+        for dataset, models in words.items()
+        for model in models
+    ]
+    details = {row["experiment"]: _details([1.0] * 20) for row in rows}
+    found = compare(rows, details, ["stlm", "conv_stlm"])
+    references = [group["reference"] for group in found["datasets"]]
+    assert references == ["ring-stlm", "film-conv_stlm"]
+    (group,) = compare(rows[:1], details, ["stlm", "conv_stlm"])["datasets"]
+    assert "no experiment has the model stlm or conv_stlm" in group["note"]
+
+
 def test_a_group_without_the_reference_says_that_it_has_no_intervals() -> None:
     found = compare([_row("t-gru", 1.0)], {"t-gru": _details([1.0])}, "stlm")
     assert found["datasets"][0]["differences"] == []
@@ -354,7 +369,7 @@ def test_the_note_tells_the_blocks_the_lengths_and_what_an_interval_leaves_out()
     assert one["block_length"] == SHORTEST
     assert "60 blocks long (block: hour of the test split)" in group["note"]
     assert "stretches of 3 consecutive blocks" in group["note"]
-    assert "An interval says nothing about other days than these." in group["note"]
+    assert "An interval says nothing about other data than these." in group["note"]
 
 
 @pytest.mark.parametrize(
@@ -397,6 +412,21 @@ def test_markdown_shows_names_as_text() -> None:
 def test_numbers_have_a_true_minus_and_a_dash_for_none() -> None:
     assert number(-1.5, "{:+.1f}") == "−1.5"
     assert {number(x) for x in (None, float("nan"), float("-inf"))} == {"–"}
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "said"),
+    [
+        (5.0319, 0.0049, "5.032 ± 0.005"),
+        (0.0123, 0.0001, "0.012 ± 0.000"),
+        (0.00234, 0.00051, "0.0023 ± 0.0005"),
+        (5.3e-5, 1.2e-6, "0.000053 ± 0.000001"),
+        (0.0, 0.0, "0.000 ± 0.000"),
+    ],
+)
+def test_a_score_below_a_hundredth_still_shows_two_digits(mean, std, said) -> None:
+    row = {"metrics": {"mse": mean}, "std": {"mse": std}, "seeds": [1, 2]}
+    assert score(row, "mse") == said
 
 
 def test_reading_returns_rows_in_the_order_asked_for(tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ def test_a_misspelt_key_names_its_experiment_itself_and_the_nearest_known_one(
 
 def test_an_argument_of_another_model_is_unknown_to_this_one(tour, stlm, fault):
     stlm["args"] |= {"alpha": [1]}
-    assert "unknown 'alpha'. Known: combine, long_horizon, units" in fault(tour)
+    assert "unknown 'alpha'. Known: combine, long_horizon, short_horizon, units" in fault(
+        tour
+    )
 
 
 def test_a_model_without_arguments_takes_none(tour, fault):
@@ -146,7 +148,7 @@ def test_a_misspelt_key_of_a_published_number_names_the_nearest_one(tour, fault)
         ("args", "units", -64),
         ("args", "units", 0),
         ("args", "combine", "conct"),
-        ("args", "long_horizon", 2),
+        ("args", "long_horizon", 0.5),
         ("args", "long_horizon", "24"),
         ("args", "long_horizon", float("inf")),
     ],
@@ -233,7 +235,33 @@ def test_an_unknown_source_is_told_the_known_ones(tour, road, fault):
     message = fault(tour)
     assert "datasets.ring_road.source" in message
     assert "unknown 'ringroad'. Did you mean 'ring_road'?" in message
-    assert "Known: detector_csv, los_loop, ring_road" in message
+    assert f"Known: {', '.join(sorted(params.SOURCES))}" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("read", "columns"), ("read", None), ("validation", 0)]
+)
+def test_sequences_are_read_in_a_known_way_and_some_are_set_aside(
+    tour, road, fault, key, value
+):
+    road["task"], road["source"] = "sequences", "mnist"
+    road["prepare"] = {"read": "rows", "validation": 5000} | {key: value}
+    message = fault(tour)
+    assert f"datasets.ring_road.prepare.{key}: " in message
+    assert f"Received: {value!r}" in message
+
+
+@pytest.mark.parametrize(
+    ("source", "key", "value"),
+    [("adding", "steps", 1), ("adding", "steps", 65_536), ("copy_memory", "delay", 0)],
+)
+def test_sequences_have_a_length_that_can_be(tour, road, fault, source, key, value):
+    lengths = {"adding": {"steps": 400}, "copy_memory": {"delay": 100}}
+    road["source"] = source
+    road["fetch"] = {"train": 100, "test": 10, **lengths[source], key: value}
+    message = fault(tour)
+    assert f"datasets.ring_road.fetch.{key}: " in message
+    assert f"Received: {value!r}" in message
 
 
 def test_an_experiment_is_of_the_task_of_its_dataset(tour, stlm):
@@ -286,7 +314,7 @@ def test_a_refit_takes_rate_and_epochs_from_what_was_chosen(tour, stlm, fault, t
     ("key", "value"),
     [
         ("model", "gru"),
-        ("args", {"units": 19, "combine": "concat", "long_horizon": 24}),
+        ("args", {"units": 19, "combine": "sum", "short_horizon": 4, "long_horizon": 24}),
         ("layers", "src/engram/layers/__init__.py"),
         ("train", {**REFIT, "batch_size": 7}),
     ],
@@ -309,6 +337,12 @@ def test_a_misspelt_reference_or_published_experiment_names_the_nearest(tour, fa
     message = fault(tour)
     assert "compare.published.0.experiment: unknown 'traffic-gruu'" in message
     assert "Did you mean 'traffic-gru'?" in message
+
+
+def test_one_of_several_references_that_is_misspelt_names_the_nearest(tour, fault):
+    tour["compare"]["reference"] = ["stlm", "conv_stml"]
+    message = fault(tour)
+    assert "unknown 'conv_stml'. Did you mean 'conv_stlm'?" in message
 
 
 def test_a_name_with_a_dot_which_dvc_takes_for_a_level_is_refused(tour, stlm, fault):

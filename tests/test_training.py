@@ -12,7 +12,12 @@ import tensorflow as tf
 from engram import distribution, models, training
 from engram.tasks import forecasting
 
-STLM = {"units": 4, "combine": "weighted", "long_horizon": 24}
+STLM = {
+    "units": 4,
+    "combine": "weighted",
+    "short_horizon": 4,
+    "long_horizon": 24,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -250,7 +255,7 @@ def test_a_model_of_two_replicas_comes_back_from_its_file(
 ):
     _, mirrored = either_way
     mirrored.model.save(tmp_path / "model.keras")
-    again = models.load("stlm", tmp_path / "model.keras")
+    again = models.load("stlm", "forecasting", tmp_path / "model.keras")
     data = forecasting.batches(short_windows, "test", batch_size=16)
     forecasts = [model.predict(data, verbose=0) for model in (mirrored.model, again)]
     np.testing.assert_allclose(*forecasts, rtol=0, atol=1e-6)

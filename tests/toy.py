@@ -36,28 +36,68 @@ ARGUMENTS = {  # of each model word
     "simple_rnn": {"units": 3},
     "gru": {"units": 3},
     "lstm": {"units": 3},
-    "stlm": {"units": 3, "combine": "concat", "long_horizon": 8},
+    "chrono_lstm": {"units": 3, "horizon": 8},
+    "parallel_stlm": {
+        "units": 3,
+        "depth": 2,
+        "combine": "concat",
+        "short_horizon": 4,
+        "long_horizon": 8,
+    },
+    "stlm": {
+        "units": 3,
+        "combine": "concat",
+        "short_horizon": 2,
+        "long_horizon": 8,
+    },
+}
+VIDEO = {
+    "last_frame": {},
+    "conv_lstm": {"filters": 2, "kernel_size": 3},
+    "conv_stlm": {
+        "filters": 2,
+        "kernel_size": 3,
+        "combine": "concat",
+        "short_horizon": 4,
+        "long_horizon": 8,
+    },
+}
+ARGUMENTS |= VIDEO
+FETCH = {  # of each source word that has arguments
+    "detector_csv": {
+        "interval_minutes": 30,
+        "unit": "km/h",
+        "missing": [0],
+        "first_reading": "00:00",
+    },
+    "adding": {"steps": 8, "train": 60, "test": 20},
+    "copy_memory": {"delay": 3, "train": 60, "test": 20},
+    "moving_digits": {"clips": 5},
+}
+PREPARE = {  # of each task word
+    "forecasting": {"history": 4, "horizon": 4, "split": [0.6, 0.2, 0.2]},
+    "sequences": {"read": "sum", "validation": 20},
+    "video": {"history": 3, "horizon": 2},
 }
 
 
-def dataset(file="toy.csv", source="detector_csv"):
-    form = {"interval_minutes": 30, "unit": "km/h", "missing": [0]}
+def dataset(file="toy.csv", source="detector_csv", task="forecasting"):
     return {
-        "task": "forecasting",
+        "task": task,
         "source": source,
         "file": file,
-        "fetch": {**form, "first_reading": "00:00"} if source == "detector_csv" else {},
-        "prepare": {"history": 4, "horizon": 4, "split": [0.6, 0.2, 0.2]},
+        "fetch": FETCH.get(source, {}),
+        "prepare": PREPARE[task],
     }
 
 
-def experiment(model, train=SOLVED, dataset="toy", start=None):
-    own = "stlm_cell.py" if model == "stlm" else "__init__.py"
+def experiment(model, train=SOLVED, dataset="toy", start=None, task="forecasting"):
+    own = {"stlm": "/stlm", "parallel_stlm": "", "conv_stlm": ""}
     return {
-        "task": "forecasting",
+        "task": task,
         "dataset": dataset,
         "model": model,
-        "layers": f"src/engram/layers/{own}",
+        "layers": f"src/engram/layers{own.get(model, '/__init__.py')}",
         "start": start or f"data/prepared/{dataset}",
         "args": ARGUMENTS[model],
         "train": train,

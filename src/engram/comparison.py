@@ -82,7 +82,7 @@ def _check(path: Path, content: Any, kind: str) -> None:
 def compare(
     rows: list[Json],
     details: dict[str, Json],
-    reference: str,
+    reference: str | Sequence[str],
     published: Sequence[Json] = (),
 ) -> Json:
     """Rank the experiments of each dataset and set them against a reference.
@@ -93,7 +93,8 @@ def compare(
     Args:
         rows: Contents of `<experiment>.json`.
         details: Contents of `<experiment>.details.json` by experiment.
-        reference: The model to compare with; its first experiment in a group counts.
+        reference: The model to compare with, or several, of which each group takes the
+            first that it has; the model's first experiment in a group counts.
         published: Numbers of others, each with `experiment` and `metric` of ours that it
             stands beside, `published`, `source` and `difference` (in the protocol).
 
@@ -102,6 +103,7 @@ def compare(
         `dataset`, `fitted`, `rows` (best first) and `differences`; a number that does
         not exist is None.
     """
+    models = [reference] if isinstance(reference, str) else list(reference)
     firsts: dict[str, Json] = {}
     for row in rows:
         first = firsts.setdefault(row["dataset"], row)
@@ -114,9 +116,10 @@ def compare(
         if mine:
             names = {row["experiment"] for row in mine}
             beside = [one for one in published if one["experiment"] in names]
-            found.append(_group(mine, details, reference) | {"published": beside})
+            found.append(_group(mine, details, models) | {"published": beside})
     constants = {"resamples": RESAMPLES, "seed": SEED}
-    plain: Json = _plain({"reference": reference, **constants, "datasets": found})
+    wanted = {"reference": " or ".join(models)}
+    plain: Json = _plain({**wanted, **constants, "datasets": found})
     return plain
 
 
@@ -131,9 +134,10 @@ def _known(published: Sequence[Json], rows: list[Json]) -> None:
             )
 
 
-def _group(rows: list[Json], details: dict[str, Json], model: str) -> Json:
+def _group(rows: list[Json], details: dict[str, Json], models: list[str]) -> Json:
     first = rows[0]
-    base = next((row["experiment"] for row in rows if row["model"] == model), None)
+    wanted = [row for model in models for row in rows if row["model"] == model]
+    base = wanted[0]["experiment"] if wanted else None
     group = {key: first[key] for key in ("dataset", "fitted", *SHARED)}
     group["id"] = first["dataset"] + first["fitted"].removeprefix("train")
     group |= {"rows": sorted(rows, key=_rank), "reference": base, "differences": []}
@@ -141,7 +145,7 @@ def _group(rows: list[Json], details: dict[str, Json], model: str) -> Json:
         others = [row for row in group["rows"] if row["experiment"] != base]
         group["differences"] = [_difference(row, base, details) for row in others]
     paired = details[base or first["experiment"]]["paired"]
-    return group | {"note": tables.note(group, paired, model, RESAMPLES)}
+    return group | {"note": tables.note(group, paired, " or ".join(models), RESAMPLES)}
 
 
 def _rank(row: Json) -> tuple[bool, float, str]:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+Horizon = Annotated[float, Field(ge=1)]  # steps
 # no dot: DVC takes it for a level, as in experiments.<name>
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
@@ -30,6 +31,28 @@ class CsvFile(Block):
     first_reading: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 
 
+class Adding(Block):
+    """How many sequences of the adding problem, and how long (`source: adding`)."""
+
+    steps: Annotated[int, Field(ge=2, le=65535, strict=True)]
+    train: Positive
+    test: Positive
+
+
+class CopyMemory(Block):
+    """How many sequences of copy memory, and how long a delay (`source: copy_memory`)."""
+
+    delay: Positive
+    train: Positive
+    test: Positive
+
+
+class MovingDigits(Block):
+    """How many clips of moving digits (`source: moving_digits`)."""
+
+    clips: Annotated[int, Field(ge=5, multiple_of=5, strict=True)]
+
+
 class Windows(Block):
     """How a series becomes windows and parts (`prepare` of a forecasting dataset)."""
 
@@ -42,6 +65,20 @@ class Windows(Block):
         if abs(sum(self.split) - 1) > 1e-9:
             raise ValueError(f"split must sum to 1. Received: {self.split}")
         return self
+
+
+class Sequences(Block):
+    """How examples become sequences (`prepare` of a sequences dataset)."""
+
+    read: Literal["sum", "symbols", "rows", "pixels", "permuted_pixels"]
+    validation: Positive
+
+
+class Clips(Block):
+    """How many frames a clip shows and hides (`prepare` of a video dataset)."""
+
+    history: Positive
+    horizon: Positive
 
 
 class Ridge(Block):
@@ -62,20 +99,57 @@ class Recurrent(Block):
     units: Positive
 
 
+class ChronoLstm(Block):
+    """Arguments of `models/chrono_lstm.py`."""
+
+    units: Positive
+    horizon: Horizon
+
+
 class Stlm(Block):
     """Arguments of `models/stlm.py`."""
 
     units: Positive
     combine: Literal["concat", "sum", "weighted"]
-    long_horizon: Annotated[float, Field(gt=2)]
+    short_horizon: Horizon
+    long_horizon: Horizon
+
+
+class ParallelStlm(Stlm):
+    """Arguments of `models/parallel_stlm.py`."""
+
+    depth: Positive
+
+
+class ConvLstm(Block):
+    """Arguments of `models/conv_lstm.py`."""
+
+    filters: Positive
+    kernel_size: Positive
+
+
+class ConvStlm(ConvLstm):
+    """Arguments of `models/conv_stlm.py`."""
+
+    combine: Literal["concat", "sum", "weighted"]
+    short_horizon: Horizon
+    long_horizon: Horizon
 
 
 SOURCES: dict[str, type[Block]] = {
     "ring_road": NoArguments,
     "los_loop": NoArguments,
     "detector_csv": CsvFile,
+    "adding": Adding,
+    "copy_memory": CopyMemory,
+    "mnist": NoArguments,
+    "moving_digits": MovingDigits,
 }
-PREPARE: dict[str, type[Block]] = {"forecasting": Windows}
+PREPARE: dict[str, type[Block]] = {
+    "forecasting": Windows,
+    "sequences": Sequences,
+    "video": Clips,
+}
 MODELS: dict[str, type[Block]] = {
     "persistence": NoArguments,
     "historical_average": NoArguments,
@@ -84,7 +158,12 @@ MODELS: dict[str, type[Block]] = {
     "simple_rnn": Recurrent,
     "gru": Recurrent,
     "lstm": Recurrent,
+    "chrono_lstm": ChronoLstm,
     "stlm": Stlm,
+    "parallel_stlm": ParallelStlm,
+    "last_frame": NoArguments,
+    "conv_lstm": ConvLstm,
+    "conv_stlm": ConvStlm,
 }
 
 
@@ -94,7 +173,7 @@ REFITTED = ("dataset", "model", "layers", "args")  # the same as what a refit st
 class Dataset(Block):
     """A dataset: where its file is, how it is fetched and prepared."""
 
-    task: Literal["forecasting"]
+    task: Literal["forecasting", "sequences", "video"]
     source: Word
     file: str
     fetch: dict[str, Any]
@@ -128,7 +207,7 @@ class Refit(Block):
 class Experiment(Block):
     """An experiment: one model on one dataset."""
 
-    task: Literal["forecasting"]
+    task: Literal["forecasting", "sequences", "video"]
     dataset: Word
     model: Word
     layers: str
@@ -148,9 +227,12 @@ class Published(Block):
 
 
 class Compare(Block):
-    """Which model the others are compared with, and published numbers beside ours."""
+    """Which model the others are compared with, and published numbers beside ours.
 
-    reference: Word
+    Of several models, each dataset takes the first that it has.
+    """
+
+    reference: Annotated[list[Word], Field(min_length=1), BeforeValidator(_listed)]
     published: list[Published]
 
 

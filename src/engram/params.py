@@ -149,8 +149,10 @@ def _compare_faults(values: dict) -> list[str]:
     block, experiments = values["compare"], values["experiments"]
     models = {one["model"] for one in experiments.values()}
     faults = []
-    if experiments and block["reference"] not in models:
-        faults.append(_unknown(("compare", "reference"), block["reference"], models))
+    wanted = block["reference"]
+    for word in [wanted] if isinstance(wanted, str) else wanted:
+        if experiments and word not in models:
+            faults.append(_unknown(("compare", "reference"), word, models))
     for n, one in enumerate(block["published"]):
         if one["experiment"] not in experiments:
             where = ("compare", "published", str(n), "experiment")

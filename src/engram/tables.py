@@ -11,12 +11,17 @@ Table = list[list[str]]  # the header first
 
 PARTS = {"train": "training part", "train+validation": "training and validation parts"}
 DIFFERENCE = ("difference", "low", "high")
-ACRONYMS = {"mae", "rmse", "mape", "mse", "auc", "bleu"}
+ACRONYMS = {"mae", "rmse", "mape", "mse", "bce", "auc", "bleu"}
 MISSING = "–"
 MEANINGS = {  # of the parts of a metric's key, where they occur
     "mape": "MAPE is in per cent",
     "at": "“at 15” is the error 15 minutes ahead",
     "to": "“to 60” is all steps up to 60 minutes pooled",
+    "accuracy": "accuracy is in per cent, more is better",
+    "entropy": "cross entropy is in nats, less is better",
+    "bce": "BCE is in nats per frame",
+    "next": "“next” is predicted after true frames",
+    "free": "“free” is predicted after a model's own predictions",
 }
 
 
@@ -59,7 +64,8 @@ def differences(group: Json) -> Table:
     what = f"Difference in {label(found[0]['metric']) if found else 'metric'}{unit}"
     table = [["Experiment", "Model", what, "95 % interval", "Verdict"]]
     for one in found:
-        value, low, high = (number(one[k], "{:+.3f}") for k in DIFFERENCE)
+        form = f"{{:+.{_decimals(*(one[k] for k in DIFFERENCE))}f}}"
+        value, low, high = (number(one[k], form) for k in DIFFERENCE)
         ends = low if low == high == MISSING else f"{low} to {high}"
         table.append([one["experiment"], one["model"], value, ends, one["verdict"]])
     return table
@@ -82,7 +88,7 @@ def note(group: Json, paired: Json, reference: str, resamples: int) -> str:
         "same for both sides; the stretches are longer where the differences of "
         "neighbouring blocks correlate, and the interval wider where they are few. Each "
         "interval stands alone: none is widened for the number of comparisons. An "
-        "interval says nothing about other days than these."
+        "interval says nothing about other data than these."
     )
     if all(len(row["seeds"]) < 2 for row in group["rows"]):
         text += " One seed each, so the spread between trainings is not included."
@@ -95,7 +101,8 @@ def published(group: Json) -> Table:
     table = [["Experiment", "Metric", "Ours", "Published", "Source"]]
     for one in group["published"]:
         ours = score(rows[one["experiment"]], one["metric"])
-        line = one["experiment"], label(one["metric"]), ours, number(one["published"])
+        theirs = number(one["published"], f"{{:.{_decimals(one['published'])}f}}")
+        line = one["experiment"], label(one["metric"]), ours, theirs
         table.append([*line, one["source"]])
     return table
 
@@ -136,9 +143,18 @@ def number(value: float | None, form: str = "{:.3f}") -> str:
 
 def score(row: Json, key: str) -> str:
     """Write a metric's mean over the seeds, with its deviation where there is one."""
-    value, std = number(row["metrics"].get(key)), number((row["std"] or {}).get(key))
+    found = row["metrics"].get(key), (row["std"] or {}).get(key)
+    form = f"{{:.{_decimals(found[0])}f}}"
+    value, std = (number(one, form) for one in found)
     many = len(row["seeds"]) > 1 and MISSING not in (value, std)
     return f"{value} ± {std}" if many else value
+
+
+def _decimals(*values: float | None) -> int:
+    """Choose 3 decimals, or as many as show two digits of numbers all below 0.01."""
+    known = [abs(one) for one in values if one is not None and math.isfinite(one)]
+    largest = max(known, default=0.0)
+    return 3 if largest >= 0.01 or largest < 1e-9 else 1 - math.floor(math.log10(largest))
 
 
 def _epoch(epoch: float | None) -> str:

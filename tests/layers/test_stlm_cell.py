@@ -7,22 +7,21 @@ import keras
 import layer_checks
 import numpy as np
 import pytest
+import stlm_equations as equations
 from keras import ops
 
 from engram.layers import STLMCell
 
 B, T, F, U = 3, 7, 4, 5
-COMBINATIONS = ("concat", "sum", "weighted")
-every_combination = pytest.mark.parametrize("combine", COMBINATIONS)
+every_mode = pytest.mark.parametrize("combine, output_gates", equations.MODES)
+every_combination = pytest.mark.parametrize("combine", equations.COMBINATIONS)
 
 
-def _cell(combine="concat", **kwargs):
+def _cell(combine="concat", output_gates="shared", **kwargs):
     """Returns a built cell whose weights are all drawn, none is zero."""
-    cell = STLMCell(U, combine=combine, **kwargs)
+    cell = STLMCell(U, combine=combine, output_gates=output_gates, **kwargs)
     cell.build((None, F))
-    draw = np.random.default_rng(1)
-    cell.set_weights([draw.normal(0, 0.5, weight.shape) for weight in cell.weights])
-    return cell
+    return equations.draw_weights(cell)
 
 
 def _inputs(dtype="float32", steps=T):
@@ -34,52 +33,29 @@ def _states(cell, dtype="float64"):
     return [draw.normal(size=(B, size)).astype(dtype) for size in cell.state_size]
 
 
-def _sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def _equation(cell, x, states):
-    """Returns the new `[h, C_s, C_l]`, gate by gate as the docstring has them."""
-    h, short, long = states
-    kernel, recurrent, bias, *mix = map(np.asarray, cell.get_weights())
-
-    def gate(k):
-        block = slice(k * U, (k + 1) * U)
-        return x @ kernel[:, block] + h @ recurrent[:, block] + bias[block]
-
-    g = np.tanh(gate(0))
-    i_s, f_s, i_l, f_l, o = (_sigmoid(gate(k)) for k in range(1, 6))
-    short = f_s * short + i_s * g
-    long = f_l * long + i_l * g
-    if cell.combine == "concat":
-        h = np.concatenate([o * np.tanh(short), o * np.tanh(long)], axis=1)
-    elif cell.combine == "sum":
-        h = o * np.tanh(short + long)
-    else:
-        a = _sigmoid(mix[0])
-        h = o * np.tanh(a * short + (1 - a) * long)
-    return [h, short, long]
-
-
-@every_combination
-def test_one_step_equals_the_equation(combine):
-    cell = _cell(combine, dtype="float64")
+@every_mode
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_one_step_equals_the_equation(combine, output_gates, use_bias):
+    cell = _cell(combine, output_gates, use_bias=use_bias, dtype="float64")
+    names = {"kernel", "recurrent_kernel"} | ({"bias"} if use_bias else set())
+    names |= {"mix"} if combine == "weighted" else set()
+    assert {weight.name for weight in cell.weights} == names
     x, states = _inputs("float64")[:, 0], _states(cell)
     output, new = cell(x, states)
-    expected = _equation(cell, x, states)
+    expected = equations.one_step(cell, x, states)
     np.testing.assert_array_equal(output, new[0])
     for found, wanted in zip(new, expected, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
 
 
-@every_combination
-def test_a_sequence_equals_the_equation_step_after_step(combine):
-    cell = _cell(combine, dtype="float64")
+@every_mode
+def test_a_sequence_equals_the_equation_step_after_step(combine, output_gates):
+    cell = _cell(combine, output_gates, dtype="float64")
     rnn = keras.layers.RNN(cell, return_sequences=True, dtype="float64")
     x, states = _inputs("float64"), _states(cell)
     found = ops.convert_to_numpy(rnn(x, initial_state=states))
     for t in range(T):
-        states = _equation(cell, x[:, t], states)
+        states = equations.one_step(cell, x[:, t], states)
         np.testing.assert_allclose(found[:, t], states[0], rtol=0, atol=1e-12)
 
 
@@ -94,14 +70,14 @@ def test_a_sequence_starts_from_memories_of_zero(combine):
 
 def _tied(blocks):
     """Returns the six blocks of a weight in the order `i, f, g, o` of an LSTM of 2U."""
-    g, i_s, f_s, i_l, f_l, o = np.split(blocks, 6, axis=-1)
+    g, i_s, i_l, f_s, f_l, o = np.split(blocks, 6, axis=-1)
     return np.concatenate([i_s, i_l, f_s, f_l, g, g, o, o], axis=-1)
 
 
 def _untied(gradient):
     """Returns the gradient of the six blocks: copies of one block add up."""
     i_s, i_l, f_s, f_l, g, g2, o, o2 = np.split(gradient, 8, axis=-1)
-    return np.concatenate([g + g2, i_s, f_s, i_l, f_l, o + o2], axis=-1)
+    return np.concatenate([g + g2, i_s, i_l, f_s, f_l, o + o2], axis=-1)
 
 
 def test_concat_is_an_lstm_with_tied_candidate_and_output_gate():
@@ -124,9 +100,21 @@ def test_the_config_keeps_every_argument():
     cell = STLMCell(
         U,
         combine="weighted",
+        output_gates="separate",
+        short_horizon=3.0,
         long_horizon=24.0,
+        use_bias=False,
         kernel_initializer="he_normal",
         recurrent_initializer=keras.initializers.RandomNormal(stddev=0.1),
+        bias_initializer="ones",
+        kernel_regularizer="l2",
+        recurrent_regularizer="l1",
+        bias_regularizer=keras.regularizers.L2(0.3),
+        kernel_constraint="non_neg",
+        recurrent_constraint="unit_norm",
+        bias_constraint=keras.constraints.MaxNorm(2),
+        dropout=0.1,
+        recurrent_dropout=0.2,
         seed=7,
     )
     layer_checks.check_config(cell)
@@ -134,10 +122,10 @@ def test_the_config_keeps_every_argument():
 
 def test_a_fresh_process_reloads_every_combination(tmp_path):
     inputs = keras.Input((None, F))
-    rnns = [keras.layers.RNN(_cell(combine)) for combine in COMBINATIONS]
+    rnns = [keras.layers.RNN(_cell(combine)) for combine in equations.COMBINATIONS]
     outputs = keras.layers.Concatenate()([rnn(inputs) for rnn in rnns])
     model = keras.Model(inputs, outputs)
-    module = "engram.layers.stlm_cell"
+    module = "engram.layers.stlm.stlm_cell"
     layer_checks.check_reload(model, _inputs(), tmp_path, module)
 
 
@@ -202,7 +190,7 @@ def test_the_long_memory_passes_on_gradients_that_the_short_one_forgets():
     import tensorflow as tf
 
     # Without recurrent weights a memory alone carries what came at the first step.
-    cell = STLMCell(50, "sum", 200.0, recurrent_initializer="zeros", seed=1)
+    cell = STLMCell(50, "sum", long_horizon=200.0, recurrent_initializer="zeros", seed=1)
     cell.build((None, F))
     x = tf.constant(_inputs(steps=100))
     sizes = []
@@ -263,18 +251,59 @@ def test_a_compiled_training_step_equals_the_plain_one():
     layer_checks.check_compiled_step(make, _inputs(), target)
 
 
-def test_chrono_initialisation_spreads_the_long_memory_over_its_horizon():
-    cell = STLMCell(1000, long_horizon=50.0, seed=1)
+@pytest.mark.parametrize("output_gates, others", [("shared", 2), ("separate", 3)])
+def test_each_memory_starts_with_time_scales_up_to_its_horizon(output_gates, others):
+    cell = STLMCell(
+        1000,
+        output_gates=output_gates,
+        short_horizon=6.0,
+        long_horizon=50.0,
+        recurrent_initializer="zeros",  # quick to draw
+        bias_initializer="ones",
+        seed=1,
+    )
     cell.build((None, F))
-    g, i_s, f_s, i_l, f_l, o = np.split(cell.get_weights()[2], 6)
-    assert 0 <= f_l.min() < 0.1  # log(2 - 1)
-    assert np.log(48) < f_l.max() <= np.log(49) + 1e-6
-    keeps = 1 / (1 - _sigmoid(f_l))  # steps: uniform, so its mean is in the middle
-    assert keeps.mean() == pytest.approx((2 + 50) / 2, abs=2)
-    np.testing.assert_array_equal(i_l, -f_l)
-    np.testing.assert_array_equal(f_s, 1)
-    for zeros in (g, i_s, o):
-        np.testing.assert_array_equal(zeros, 0)
+    g, i_s, i_l, f_s, f_l, *o = np.split(cell.get_weights()[2], 4 + others)
+    for f, i, horizon in ((f_s, i_s, 6), (f_l, i_l, 50)):
+        scales = np.exp(f)  # steps: uniform, so its mean is in the middle
+        assert 1 <= scales.min() < 1 + horizon / 100
+        assert horizon * 0.99 < scales.max() <= horizon * (1 + 1e-6)
+        assert scales.mean() == pytest.approx((1 + horizon) / 2, rel=0.05)
+        np.testing.assert_array_equal(i, -f)
+    assert abs(np.corrcoef(f_s, f_l)[0, 1]) < 0.2  # each memory draws its own
+    np.testing.assert_array_equal(g, 1)
+    np.testing.assert_array_equal(o, np.ones((others - 1, 1000)))
+
+
+def test_horizons_of_one_step_start_with_gates_half_open():
+    cell = STLMCell(U, short_horizon=1, long_horizon=1)
+    cell.build((None, F))
+    np.testing.assert_array_equal(cell.get_weights()[2], 0)
+
+
+def _second_draw(cell, x, states):
+    """Returns the new `h` in training after the masks were drawn anew."""
+    cell.reset_dropout_mask()
+    cell.reset_recurrent_dropout_mask()
+    return np.asarray(cell(x, states, training=True)[0])
+
+
+@pytest.mark.parametrize("argument", ["dropout", "recurrent_dropout"])
+def test_dropout_scales_what_it_keeps_and_acts_in_training_alone(argument):
+    cell = _cell("sum", dtype="float64", **{argument: 0.5}, seed=3)
+    plain = _cell("sum", dtype="float64")
+    x, states = _inputs("float64")[:, 0], _states(cell)
+    np.testing.assert_array_equal(cell(x, states)[0], plain(x, states)[0])
+    found = _second_draw(cell, x, states)
+    if argument == "dropout":
+        drop = np.asarray(cell.get_dropout_mask(x))
+        x = x * drop
+    else:
+        drop = np.asarray(cell.get_recurrent_dropout_mask(states[0]))
+        states = [states[0] * drop, *states[1:]]
+    assert set(np.unique(drop)) == {0, 2}
+    wanted = equations.one_step(cell, x, states)[0]
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
 
 
 def test_equal_seeds_draw_equal_biases_and_other_seeds_others():
@@ -303,7 +332,20 @@ def test_each_gate_draws_an_orthogonal_block_of_its_own(seed):
 
 @pytest.mark.parametrize(
     "argument, value",
-    [("units", 0), ("units", -1), ("combine", "mean"), ("long_horizon", 2)],
+    [
+        ("units", 0),
+        ("units", -1),
+        ("units", 2.5),
+        ("combine", "mean"),
+        ("output_gates", "both"),
+        ("short_horizon", 0.5),
+        ("short_horizon", float("nan")),
+        ("long_horizon", 0.5),
+        ("long_horizon", float("nan")),
+        ("dropout", 1.0),
+        ("dropout", -0.1),
+        ("recurrent_dropout", 1.0),
+    ],
 )
 def test_a_wrong_argument_is_refused_by_name_and_value(argument, value):
     def make(units=U, **arguments):

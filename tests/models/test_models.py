@@ -28,7 +28,12 @@ DEEP = {
     "simple_rnn": {"units": 12},
     "gru": {"units": 8},
     "lstm": {"units": 8},
-    "stlm": {"units": 6, "combine": "concat", "long_horizon": 24},
+    "stlm": {
+        "units": 6,
+        "combine": "concat",
+        "short_horizon": 4,
+        "long_horizon": 24,
+    },
 }
 WORDS = SOLVED | DEEP
 
@@ -83,7 +88,7 @@ def test_a_model_comes_back_from_its_file_with_equal_forecasts(
 ):
     word, model, *_ = fitted
     model.save(tmp_path / "model.keras")
-    again = models.load(word, tmp_path / "model.keras")
+    again = models.load(word, "forecasting", tmp_path / "model.keras")
     inputs = _inputs(pure_sines)
     expected, found = model(inputs), again(inputs)
     np.testing.assert_array_equal(ops.convert_to_numpy(found), expected)
@@ -109,7 +114,7 @@ from engram import models
 folder, *words = sys.argv[1:]
 inputs = dict(np.load(f"{folder}/inputs.npz"))
 for word in words:
-    model = models.load(word, f"{folder}/{word}.keras")
+    model = models.load(word, "forecasting", f"{folder}/{word}.keras")
     np.save(f"{folder}/{word}.npy", np.asarray(model(inputs)))
     print(word, *sorted(m for m in sys.modules if m.startswith("engram.models.")))
 """
@@ -304,7 +309,7 @@ def test_an_archive_that_reaches_outside_itself_is_refused(entry, prepared, tmp_
         archive.writestr(entry, "evil")
     here = set(Path.cwd().iterdir())
     with pytest.raises(ValueError) as raised:
-        models.load("persistence", path)
+        models.load("persistence", "forecasting", path)
     assert repr(entry) in str(raised.value)
     assert set(tmp_path.rglob("*")) == {folder, path}
     assert set(Path.cwd().iterdir()) == here
@@ -319,7 +324,7 @@ def test_a_file_with_code_in_it_is_refused(word, tmp_path):
     model.save(tmp_path / "model.keras")
     ran.unlink()  # made as the model was built
     with pytest.raises(ValueError, match="(?i)lambda"):
-        models.load(word, tmp_path / "model.keras")
+        models.load(word, "forecasting", tmp_path / "model.keras")
     assert not ran.exists()
 
 
@@ -331,6 +336,8 @@ def _datasets():
     for file in ("params.yaml", "studies/traffic/params.yaml"):
         params = yaml.safe_load((ROOT / file).read_text())
         for dataset, block in params["datasets"].items():
+            if block["task"] != "forecasting":
+                continue
             deep = {
                 (one["model"], json.dumps(one["args"]))
                 for one in params["experiments"].values()
@@ -343,6 +350,7 @@ def _datasets():
 def test_deep_models_of_a_dataset_have_parameters_within_5_percent(prepare, deep):
     assert len(deep) == len(DEEP)
     spec = {
+        "task": "forecasting",
         "history": prepare["history"],
         "horizon": prepare["horizon"],
         "detectors": ["a", "b"],

@@ -57,4 +57,20 @@ def builder(
         from engram.datasets.detector_csv import DetectorCsv
 
         return DetectorCsv(file=file, **arguments, **kind)
+    if source == "adding":
+        from engram.datasets.adding import Adding
+
+        return Adding(**arguments, **kind)
+    if source == "copy_memory":
+        from engram.datasets.copy_memory import CopyMemory
+
+        return CopyMemory(**arguments, **kind)
+    if source == "mnist":
+        from engram.datasets import mnist
+
+        return mnist.build(**kind)
+    if source == "moving_digits":
+        from engram.datasets.moving_digits import MovingDigits
+
+        return MovingDigits(**arguments, **kind)
     raise ValueError(f"`source` must be a dataset's word. Received: {source!r}")

@@ -22,7 +22,7 @@ from tensorflow_datasets.core.download.util import DownloadError
 from engram import repository
 from engram.datasets import readings
 
-OWN_TABLE = Path(__file__).with_name("mirror.tsv")  # the files of our own builders
+OWN_TABLE = Path(__file__).with_name("mirror.tsv")  # the files of our datasets
 SECONDS_TO_CONNECT = 10.0
 
 

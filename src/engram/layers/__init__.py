@@ -6,14 +6,29 @@ Each layer's module is loaded when its name is first asked for.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from engram.layers.stlm_cell import STLMCell
+    from engram.layers.conv_stlm import ConvSTLM1D, ConvSTLM2D, ConvSTLM3D
+    from engram.layers.parallel_stlm import ParallelSTLM
+    from engram.layers.stlm.stlm import STLM
+    from engram.layers.stlm.stlm_cell import STLMCell
 
-__all__ = ["STLMCell"]
+__all__ = ["STLM", "ConvSTLM1D", "ConvSTLM2D", "ConvSTLM3D", "ParallelSTLM", "STLMCell"]
 
 
 def __getattr__(name: str):
+    if name == "STLM":
+        from engram.layers.stlm.stlm import STLM
+
+        return STLM
     if name == "STLMCell":
-        from engram.layers.stlm_cell import STLMCell
+        from engram.layers.stlm.stlm_cell import STLMCell
 
         return STLMCell
+    if name == "ParallelSTLM":
+        from engram.layers.parallel_stlm import ParallelSTLM
+
+        return ParallelSTLM
+    if name in ("ConvSTLM1D", "ConvSTLM2D", "ConvSTLM3D"):
+        from engram.layers import conv_stlm
+
+        return getattr(conv_stlm, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

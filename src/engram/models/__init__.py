@@ -6,6 +6,7 @@ that model's experiments and no other.
 """
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -26,15 +27,30 @@ def build(word: str, spec: dict[str, Any], learning_rate, **args) -> "keras.Mode
     return _module(word).build(spec, learning_rate, **args)
 
 
-def load(word: str, path: str | Path) -> "keras.Model":
-    """Returns the model of `word` saved at `path`; runs no code from the file.
+def recurrent(
+    layer: Callable, spec: dict[str, Any], name: str, learning_rate
+) -> "keras.Model":
+    """Returns the compiled model of the spec's task around a layer over time.
+
+    Args:
+        layer: function of `return_sequences`, a bool, to a layer from `(B, T, F)` to
+            `(B, U)`, or to `(B, T, U)` if it is true.
+        spec: contents of the dataset's `spec.json`; its task decides inputs, head, loss.
+        name: name of the model.
+        learning_rate: float or schedule.
+    """
+    return _of_task(spec["task"]).recurrent(layer, spec, name, learning_rate)
+
+
+def load(word: str, task: str, path: str | Path) -> "keras.Model":
+    """Returns the model of `word`, for `task`, saved at `path`; runs no code from it.
 
     Raises:
         ValueError: if an entry of the archive lies outside it.
     """
     import keras
 
-    _module(word)  # registers the model's own classes
+    _module(word), _of_task(task)  # register their own classes
     _refuse_escapes(Path(path))
     return keras.models.load_model(path, compile=False, safe_mode=True)
 
@@ -47,6 +63,23 @@ def _refuse_escapes(path: Path) -> None:
                 raise ValueError(
                     f"{path}: refused, the archive's entry {name!r} lies outside it"
                 )
+
+
+def _of_task(task: str) -> ModuleType:
+    """Returns the module of what all models of a task share."""
+    if task == "forecasting":
+        from engram.models import forecasting
+
+        return forecasting
+    if task == "sequences":
+        from engram.models import sequences
+
+        return sequences
+    if task == "video":
+        from engram.models import video
+
+        return video
+    raise ValueError(f"`task` must be a task's word. Received: {task!r}")
 
 
 def _module(word: str) -> ModuleType:
@@ -78,8 +111,28 @@ def _module(word: str) -> ModuleType:
         from engram.models import lstm
 
         return lstm
+    if word == "chrono_lstm":
+        from engram.models import chrono_lstm
+
+        return chrono_lstm
     if word == "stlm":
         from engram.models import stlm
 
         return stlm
+    if word == "parallel_stlm":
+        from engram.models import parallel_stlm
+
+        return parallel_stlm
+    if word == "last_frame":
+        from engram.models import last_frame
+
+        return last_frame
+    if word == "conv_lstm":
+        from engram.models import conv_lstm
+
+        return conv_lstm
+    if word == "conv_stlm":
+        from engram.models import conv_stlm
+
+        return conv_stlm
     raise ValueError(f"`model` must be a module of engram.models. Received: {word!r}")

@@ -37,7 +37,7 @@ def compile_forecaster(model: keras.Model, learning_rate) -> keras.Model:
 
 
 def shared_forecaster(
-    spec: dict[str, Any], body: Callable, name: str, learning_rate
+    body: Callable, spec: dict[str, Any], name: str, learning_rate
 ) -> keras.Model:
     """Returns a compiled model that reads every detector with the same weights.
 
@@ -49,8 +49,8 @@ def shared_forecaster(
         forecast = last reading + h W + b                                   (B N, P)
 
     Args:
-        spec: contents of `spec.json`.
         body: layer or function from `(B N, T, 3)` to `(B N, U)`.
+        spec: contents of `spec.json`.
         name: name of the model.
         learning_rate: float or schedule.
     """
@@ -66,6 +66,14 @@ def shared_forecaster(
     change = ops.reshape(change, (-1, detectors, spec["horizon"]))
     forecast = ops.transpose(last + change, (0, 2, 1))  # (B, P, N)
     return compile_forecaster(keras.Model(given, forecast, name=name), learning_rate)
+
+
+def recurrent(
+    layer: Callable, spec: dict[str, Any], name: str, learning_rate
+) -> keras.Model:
+    """Returns a `shared_forecaster` around a layer over time, as `models.recurrent`."""
+    body = layer(return_sequences=False)
+    return shared_forecaster(body, spec, name, learning_rate)
 
 
 def _clock(slot, steps: int, day: int):

@@ -1,18 +1,20 @@
-"""GRU: A gated recurrent unit over a detector's last readings."""
+"""GRU: gated recurrent units."""
+
+import functools
 
 import keras
 
-from engram.models.forecasting import shared_forecaster
+from engram import models
 
 
 def build(spec, learning_rate, units):
-    """Returns a compiled forecaster, the same weights for every detector.
+    """Returns the compiled model of the spec's task around one layer.
 
     Args:
         spec: contents of `spec.json`.
         learning_rate: float or schedule.
         units: int, width `U` of the layer.
     """
-    # Short and static: unrolled is faster.
-    body = keras.layers.GRU(units, unroll=True)
-    return shared_forecaster(spec, body, "gru", learning_rate)
+    # A short sequence is faster unrolled.
+    layer = functools.partial(keras.layers.GRU, units, unroll=spec["history"] <= 32)
+    return models.recurrent(layer, spec, "gru", learning_rate)

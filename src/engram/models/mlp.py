@@ -2,7 +2,7 @@
 
 import keras
 
-from engram.models.forecasting import shared_forecaster
+from engram.models import forecasting
 
 
 def build(spec, learning_rate, units):
@@ -21,4 +21,4 @@ def build(spec, learning_rate, units):
         ],
         name="body",
     )
-    return shared_forecaster(spec, body, "mlp", learning_rate)
+    return forecasting.shared_forecaster(body, spec, "mlp", learning_rate)

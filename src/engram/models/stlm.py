@@ -1,22 +1,28 @@
-"""STLM: a short and a long memory over a detector's last readings."""
+"""STLM: a short and a long memory with gates of their own."""
 
-import keras
+import functools
 
-from engram.layers.stlm_cell import STLMCell
-from engram.models.forecasting import shared_forecaster
+from engram import models
+from engram.layers.stlm.stlm import STLM
 
 
-def build(spec, learning_rate, units, combine, long_horizon):
-    """Returns a compiled forecaster, the same weights for every detector.
+def build(spec, learning_rate, units, combine, short_horizon, long_horizon):
+    """Returns the compiled model of the spec's task around one layer.
 
     Args:
         spec: contents of `spec.json`.
         learning_rate: float or schedule.
         units: int, size `U` of each memory.
         combine: `"concat"`, `"sum"` or `"weighted"`.
-        long_horizon: float, steps that the slowest unit of the long memory keeps a
+        short_horizon: float, steps that the slowest unit of the short memory keeps a
             value for at the start of training.
+        long_horizon: float, the same of the long memory.
     """
-    cell = STLMCell(units, combine=combine, long_horizon=long_horizon)
-    body = keras.layers.RNN(cell, unroll=True)  # short and static: unrolled is faster
-    return shared_forecaster(spec, body, "stlm", learning_rate)
+    layer = functools.partial(
+        STLM,
+        units,
+        combine=combine,
+        short_horizon=short_horizon,
+        long_horizon=long_horizon,
+    )
+    return models.recurrent(layer, spec, "stlm", learning_rate)

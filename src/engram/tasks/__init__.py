@@ -12,4 +12,12 @@ def task(word: str) -> ModuleType:
         from engram.tasks import forecasting
 
         return forecasting
-    raise ValueError(f"`task` must be 'forecasting'. Received: {word!r}")
+    if word == "sequences":
+        from engram.tasks import sequences
+
+        return sequences
+    if word == "video":
+        from engram.tasks import video
+
+        return video
+    raise ValueError(f"`task` must be a module of engram.tasks. Received: {word!r}")

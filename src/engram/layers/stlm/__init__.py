@@ -1,0 +1,1 @@
+"""The short and long memory as a cell and as a layer."""

@@ -1,0 +1,31 @@
+"""ConvSTLM: a short and a long memory at every place of an image."""
+
+from engram.layers.conv_stlm import ConvSTLM2D
+from engram.models import video
+
+
+def build(
+    spec, learning_rate, filters, kernel_size, combine, short_horizon, long_horizon
+):
+    """Returns the compiled model of next frames around one layer.
+
+    Args:
+        spec: contents of `spec.json`.
+        learning_rate: float or schedule.
+        filters: int, features of each memory at each place.
+        kernel_size: int, places that a convolution reaches over, on each side.
+        combine: `"concat"`, `"sum"` or `"weighted"`.
+        short_horizon: float, steps that the slowest unit of the short memory keeps a
+            value for at the start of training.
+        long_horizon: float, the same of the long memory.
+    """
+    body = ConvSTLM2D(
+        filters,
+        kernel_size,
+        combine=combine,
+        short_horizon=short_horizon,
+        long_horizon=long_horizon,
+        padding="same",
+        return_sequences=True,
+    )
+    return video.next_frame(body, spec, "conv_stlm", learning_rate)

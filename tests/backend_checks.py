@@ -1,0 +1,116 @@
+"""Runs the layers under the backend of Keras at hand, whichever it is.
+
+`python backend_checks.py FOLDER` writes outputs and gradients of every layer to
+FOLDER/found.npz, and trains, saves and reloads a model. `test_backends.py` compares them
+with TensorFlow's.
+"""
+
+import sys
+
+import keras
+import numpy as np
+import stlm_equations as equations
+from keras import ops
+
+from engram.layers import STLM, ConvSTLM2D, ParallelSTLM
+
+B, T, F, U = 3, 5, 4, 2
+MASK = np.array([[0, 1, 1, 1, 1], [1, 1, 0, 1, 0], [0, 0, 0, 0, 0]], bool)
+KWARGS = {"return_sequences": True, "return_state": True, "seed": 1}
+
+
+def layers():
+    """Yields a name, a built layer with weights that are the same everywhere, inputs."""
+    draw = np.random.default_rng(2)
+    x, frames = draw.normal(size=(B, T, F)), draw.normal(size=(B, T, 4, 3, F))
+    for mode in equations.MODES:
+        for back in (False, True):
+            kwargs = {**KWARGS, "go_backwards": back}
+            name = f"{mode} backwards={back}"
+            yield f"STLM {name}", STLM(U, *mode, **kwargs), x
+            yield f"ParallelSTLM {name}", ParallelSTLM(U, *mode, **kwargs), x
+        combine, output_gates = mode
+        kwargs = {**KWARGS, "combine": combine, "output_gates": output_gates}
+        yield f"ConvSTLM2D {mode}", ConvSTLM2D(U, 3, padding="same", **kwargs), frames
+    long = draw.normal(size=(B, 20, 2, 2, F))
+    yield "ConvSTLM2D in a loop", ConvSTLM2D(U, 1, **KWARGS), long
+
+
+def outputs_and_gradients():
+    """Returns arrays by name: outputs, states, gradients of weights; with and without a mask."""
+    found = {}
+    for name, layer, x in layers():
+        x = ops.convert_to_tensor(x.astype("float32"))
+        layer.build(x.shape)
+        equations.draw_weights(layer)
+        for mask in (None, MASK) if x.shape[1] == T else (None,):
+            kind = f"{name} {'plain' if mask is None else 'masked'}"
+            for k, one in enumerate(layer(x, mask=mask)):
+                found[f"{kind} output {k}"] = ops.convert_to_numpy(one)
+            for weight, one in zip(
+                layer.trainable_weights, _gradients(layer, x, mask), strict=True
+            ):
+                found[f"{kind} gradient of {weight.name}"] = ops.convert_to_numpy(one)
+    return found
+
+
+def _loss(outputs):
+    return sum(ops.sum(ops.square(one - 0.3)) for one in outputs)
+
+
+def _gradients(layer, x, mask):
+    """Returns the gradients of the trainable weights, in the backend's own way."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function
+        def gradients(x):
+            with tf.GradientTape() as tape:
+                loss = _loss(layer(x, mask=mask))
+            return tape.gradient(
+                loss, [weight.value for weight in layer.trainable_weights]
+            )
+
+        return gradients(x)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        fixed = [weight.value for weight in layer.non_trainable_variables]
+
+        def loss(weights, x):
+            return _loss(layer.stateless_call(weights, fixed, x, mask=mask)[0])
+
+        weights = [weight.value for weight in layer.trainable_weights]
+        return jax.jit(jax.grad(loss))(weights, x)
+    layer.zero_grad()
+    _loss(layer(x, mask=mask)).backward()
+    return [weight.value.grad for weight in layer.trainable_weights]
+
+
+def train_save_and_reload(folder):
+    """A model of all layers, with dropout and both directions, learns and comes back."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((T, F))
+    h = STLM(U, dropout=0.2, recurrent_dropout=0.2, return_sequences=True)(inputs)
+    h = keras.layers.Bidirectional(ParallelSTLM(U, return_sequences=True))(h)
+    h = keras.layers.Reshape((T, 2, 1, 2 * U))(h)
+    h = ConvSTLM2D(U, 2, padding="same", dropout=0.2, recurrent_dropout=0.2)(h)
+    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Flatten()(h)))
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    draw = np.random.default_rng(3)
+    x = draw.normal(size=(32, T, F)).astype("float32")
+    y = x[:, :1, 0]
+    before, loss = model.get_weights(), model.evaluate(x, y, verbose=0)
+    model.fit(x, y, batch_size=8, epochs=5, verbose=0)
+    assert all(np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True))
+    assert model.evaluate(x, y, verbose=0) < loss
+    model.save(f"{folder}/model.keras")
+    again = keras.models.load_model(f"{folder}/model.keras")
+    wanted = model.predict(x, verbose=0)
+    np.testing.assert_allclose(again.predict(x, verbose=0), wanted, rtol=0, atol=1e-6)
+
+
+if __name__ == "__main__":
+    (folder,) = sys.argv[1:]
+    np.savez(f"{folder}/found.npz", **outputs_and_gradients())
+    train_save_and_reload(folder)
