@@ -1,10 +1,12 @@
-"""STLM against `keras.layers.LSTM` and against its own cell in `keras.layers.RNN`.
+"""STLM and its relatives against Keras' own layers, and against their own plain form.
 
 Every layer runs as it is best: with XLA or without, and the LSTM unrolled as well where
 the sequence is short. Best stands against best. A training step is forward, loss and the
 gradients of all weights; inference is forward alone. All run in one process, interleaved,
-after warm-up; the table has medians. `concat` has the LSTM's output width, `sum` its
+after warm-up; the table has medians. `concat` has the peer's output width, `sum` its
 units.
+
+XLA stays off for convolutions: on a CPU it makes Keras' ConvLSTM2D several times slower.
 
     python benchmarks/stlm_speed.py         # writes benchmarks/results/stlm_speed.json
 """
@@ -13,6 +15,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,61 +24,95 @@ import numpy as np
 import tensorflow as tf
 
 from engram import repository
-from engram.layers import STLM, STLMCell
+from engram.layers import STLM, ConvSTLM2D, ParallelSTLM, STLMCell
 
-SHAPES = (  # batch, steps, features, output width
-    (64, 12, 207, 64),
-    (64, 50, 32, 128),
-    (32, 200, 16, 128),
-    (128, 28, 28, 128),
-    (16, 784, 1, 64),
-)
-ROUNDS, WARM_UP = 30, 4
+ROUNDS, WARM_UP = 25, 4
 SHORT = 32  # steps; a longer loop takes minutes to compile unrolled
-LAYERS: dict[str, Callable[[int], keras.Layer]] = {
-    "LSTM": keras.layers.LSTM,
-    "LSTM unrolled": lambda width: keras.layers.LSTM(width, unroll=True),
-    "concat": lambda width: STLM(width // 2),
-    "concat, cell": lambda width: keras.layers.RNN(STLMCell(width // 2)),
-    "sum": lambda width: STLM(width, combine="sum"),
-    "sum, cell": lambda width: keras.layers.RNN(STLMCell(width, combine="sum")),
-}
-PAIRS = {  # what is measured: ours, peers
-    "concat against LSTM": ("concat", ("LSTM", "LSTM unrolled")),
-    "sum against LSTM": ("sum", ("LSTM", "LSTM unrolled")),
-    "concat against its cell": ("concat", ("concat, cell",)),
-    "sum against its cell": ("sum", ("sum, cell",)),
-}
+
+Make = Callable[[int], keras.Layer]  # output width -> layer
+
+
+@dataclass
+class Suite:
+    """Layers measured side by side on inputs of the same shapes.
+
+    Attributes:
+        shapes: of the input, batch and steps first, and the output width last.
+        layers: name -> function from the output width to a layer.
+        pairs: what is reported: name -> ours, peers.
+        xla: settings of `jit_compile` that are tried.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    layers: dict[str, Make]
+    pairs: dict[str, tuple[str, tuple[str, ...]]]
+    xla: tuple[bool, ...] = (False, True)
+
+
+LSTMS = ("LSTM", "LSTM unrolled")
+DENSE = Suite(
+    shapes=(  # batch, steps, features, output width
+        (64, 12, 207, 64),
+        (64, 50, 32, 128),
+        (32, 200, 16, 128),
+        (128, 28, 28, 128),
+        (16, 784, 1, 64),
+    ),
+    layers={
+        "LSTM": keras.layers.LSTM,
+        "LSTM unrolled": lambda width: keras.layers.LSTM(width, unroll=True),
+        "concat": lambda width: STLM(width // 2),
+        "concat, cell": lambda width: keras.layers.RNN(STLMCell(width // 2)),
+        "sum": lambda width: STLM(width, combine="sum"),
+        "sum, cell": lambda width: keras.layers.RNN(STLMCell(width, combine="sum")),
+    },
+    pairs={
+        "concat against LSTM": ("concat", LSTMS),
+        "sum against LSTM": ("sum", LSTMS),
+        "concat against RNN(STLMCell)": ("concat", ("concat, cell",)),
+        "sum against RNN(STLMCell)": ("sum", ("sum, cell",)),
+    },
+)
+SAME = {"kernel_size": 3, "padding": "same", "return_sequences": True}
+CONVOLUTIONS = Suite(
+    shapes=((8, 10, 32, 32, 1, 32), (8, 10, 32, 32, 32, 32)),  # ..., channels, filters
+    layers={
+        "ConvLSTM2D": lambda width: keras.layers.ConvLSTM2D(width, **SAME),
+        "ConvSTLM2D concat": lambda width: ConvSTLM2D(width // 2, **SAME),
+        "ConvSTLM2D sum": lambda width: ConvSTLM2D(width, combine="sum", **SAME),
+    },
+    pairs={
+        "ConvSTLM2D concat against ConvLSTM2D": ("ConvSTLM2D concat", ("ConvLSTM2D",)),
+        "ConvSTLM2D sum against ConvLSTM2D": ("ConvSTLM2D sum", ("ConvLSTM2D",)),
+    },
+    xla=(False,),
+)
+PARALLEL = Suite(
+    shapes=((16, 1024, 32, 128),),
+    layers={
+        "LSTM": keras.layers.LSTM,
+        "ParallelSTLM": lambda width: ParallelSTLM(width // 2),
+    },
+    pairs={"ParallelSTLM against LSTM": ("ParallelSTLM", ("LSTM",))},
+)
 
 
 def main() -> None:
     """Measures, prints the table and writes the results file."""
-    rows = []
-    for shape in SHAPES:
+    for shape in DENSE.shapes:
         check(shape)
-        for kind, seconds in measure(shape).items():
-            for pair, (ours, peers) in PAIRS.items():
-                fast, with_ours = best(seconds, (ours,))
-                slow, with_peer = best(seconds, peers)
-                rows.append(
-                    {
-                        "case": f"{pair}, {kind}, {shape}",
-                        "pair": f"{pair}, {kind}",
-                        "ours": 1000 * fast,
-                        "peer": 1000 * slow,
-                        "ratio": slow / fast,
-                        "ours with": with_ours,
-                        "peer with": with_peer,
-                    }
-                )
-                show(rows[-1])
+    rows = []
+    for suite in (DENSE, CONVOLUTIONS, PARALLEL):
+        for shape in suite.shapes:
+            for kind, seconds in measure(suite, shape).items():
+                rows += [row(suite, pair, kind, shape, seconds) for pair in suite.pairs]
     write(rows)
 
 
 def check(shape: tuple[int, ...]) -> None:
     """Asserts that the layer, its cell and an LSTM of tied weights agree."""
-    batch, steps, features, width = shape
-    x = data(batch, steps, features)
+    *sizes, width = shape
+    x = data(sizes)
     fast, slow = STLM(width // 2), keras.layers.RNN(STLMCell(width // 2))
     lstm = keras.layers.LSTM(width)
     for layer in (fast, slow, lstm):
@@ -94,16 +131,17 @@ def tied(weight: np.ndarray, units: int) -> np.ndarray:
     return np.concatenate([i, f, g, g, o, o], axis=-1)
 
 
-def measure(shape: tuple[int, ...]) -> dict[str, dict[str, float]]:
+def measure(suite: Suite, shape: tuple[int, ...]) -> dict[str, dict[str, float]]:
     """Returns the median seconds per kind of step, layer and XLA switch."""
-    batch, steps, features, width = shape
-    x = data(batch, steps, features)
+    *sizes, width = shape
+    x = data(sizes)
     work: dict[str, dict[str, Callable]] = {"training": {}, "inference": {}}
-    for name, make in LAYERS.items():
-        if name == "LSTM unrolled" and steps > SHORT:
+    for name, make in suite.layers.items():
+        unrolled = name.endswith("unrolled")
+        if unrolled and sizes[1] > SHORT:
             continue
-        for jit_compile in (False, True):
-            if name == "LSTM unrolled" and jit_compile:
+        for jit_compile in suite.xla:
+            if unrolled and jit_compile:
                 continue  # XLA unrolls what pays by itself, and takes long to compile
             keras.utils.set_random_seed(1)
             layer = make(width)
@@ -118,10 +156,14 @@ def training(layer: keras.Layer, jit_compile: bool) -> Callable:
     """Returns a function from a batch to the gradients of the layer's weights."""
     weights = [weight.value for weight in layer.trainable_weights]
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(jit_compile=jit_compile, autograph=False)
     def step(x):
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(tf.square(layer(x, training=True)))
+            # Only recurrent layers of Keras, and ours, know the switch.
+            output = (
+                layer(x) if isinstance(layer, ParallelSTLM) else layer(x, training=True)
+            )
+            loss = tf.reduce_sum(tf.square(output))
         return tape.gradient(loss, weights)
 
     return step
@@ -143,6 +185,30 @@ def medians(calls: dict[str, Callable], x: tf.Tensor) -> dict[str, float]:
     return {key: statistics.median(times[WARM_UP:]) for key, times in seconds.items()}
 
 
+def row(
+    suite: Suite, pair: str, kind: str, shape: tuple[int, ...], seconds: dict[str, float]
+) -> dict:
+    """Returns, and prints, one line of the table."""
+    ours, peers = suite.pairs[pair]
+    fast, with_ours = best(seconds, (ours,))
+    slow, with_peer = best(seconds, peers)
+    found = {
+        "case": f"{pair}, {kind}, {shape}",
+        "pair": f"{pair}, {kind}",
+        "ours": 1000 * fast,
+        "peer": 1000 * slow,
+        "ratio": slow / fast,
+        "ours_as": with_ours,
+        "peer_as": with_peer,
+    }
+    print(
+        f"{found['case']:68}{found['ours']:8.2f} ms{found['peer']:8.2f} ms"
+        f"{found['ratio']:6.2f}   ({with_ours}; {with_peer})",
+        flush=True,
+    )
+    return found
+
+
 def best(seconds: dict[str, float], names: tuple[str, ...]) -> tuple[float, str]:
     """Returns the least seconds among the layers `names`, and which one took them."""
     mine = {key: s for key, s in seconds.items() if key.rsplit(", XLA", 1)[0] in names}
@@ -150,24 +216,15 @@ def best(seconds: dict[str, float], names: tuple[str, ...]) -> tuple[float, str]
     return mine[key], key
 
 
-def data(batch: int, steps: int, features: int) -> tf.Tensor:
+def data(sizes: list[int]) -> tf.Tensor:
     """Returns a batch of random sequences."""
     random = np.random.default_rng(1)
-    return tf.constant(random.standard_normal((batch, steps, features), np.float32))
-
-
-def show(row: dict) -> None:
-    """Prints a row."""
-    print(
-        f"{row['case']:60}{row['ours']:8.2f} ms{row['peer']:8.2f} ms"
-        f"{row['ratio']:7.2f}   ({row['ours with']}; {row['peer with']})",
-        flush=True,
-    )
+    return tf.constant(random.standard_normal(sizes, np.float32))
 
 
 def write(rows: list[dict]) -> None:
     """Writes the results file, with the machine and the versions."""
-    pairs = list(dict.fromkeys(row["pair"] for row in rows))
+    pairs = list(dict.fromkeys(one["pair"] for one in rows))
     geomeans = {
         pair: statistics.geometric_mean(r["ratio"] for r in rows if r["pair"] == pair)
         for pair in pairs

@@ -37,7 +37,9 @@ GROUP = {
 }
 
 
-@pytest.mark.parametrize("page", ["README.md", "studies/traffic/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/stlm.md", "studies/traffic/README.md"]
+)
 def test_the_tables_are_those_of_the_committed_results(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     assert "<!-- table:" in text
@@ -57,3 +59,11 @@ def test_published_numbers_stand_beside_ours(tmp_path):
     (tmp_path / "c.json").write_text(json.dumps({"datasets": [GROUP]}))
     text = "<!-- table: c.json road published -->\n<!-- end -->\n"
     assert "| 1.500 | 1.250 | Paper |" in readme.filled(text, tmp_path)
+
+
+def test_a_benchmark_becomes_a_table_of_ratios(tmp_path):
+    rows = [{"pair": "a against b", "ratio": ratio} for ratio in (1.0, 4.0)]
+    content = {"rows": rows, "geomeans": {"a against b": 2.0}}
+    (tmp_path / "b.json").write_text(json.dumps(content))
+    text = "<!-- table: b.json speed -->\n<!-- end -->\n"
+    assert "| a against b | 2.00 | 1.00 | 4.00 | 2 |" in readme.filled(text, tmp_path)

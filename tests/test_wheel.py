@@ -13,19 +13,20 @@ ROOT = Path(__file__).parents[1]
 
 ONE_STEP = """
 import importlib.util, keras, numpy as np
-from engram.layers import STLMCell
+from engram.layers import STLM, STLMCell
 
 assert keras.backend.backend() == "jax"
 assert importlib.util.find_spec("tensorflow") is None
-keras.utils.set_random_seed(1)
-model = keras.Sequential([keras.layers.RNN(STLMCell(4)), keras.layers.Dense(1)])
-model.compile("adam", "mse")
-x, y = np.random.rand(8, 5, 3), np.random.rand(8, 1)
-before = model.evaluate(x, y, verbose=0)
-old = [np.array(w) for w in model.weights]
-model.fit(x, y, epochs=20, verbose=0)
-assert any(np.any(a != np.array(b)) for a, b in zip(old, model.weights))
-assert model.evaluate(x, y, verbose=0) < before
+for layer in (STLM(4), keras.layers.RNN(STLMCell(4))):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([layer, keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    x, y = np.random.rand(8, 5, 3), np.random.rand(8, 1)
+    before = model.evaluate(x, y, verbose=0)
+    old = [np.array(w) for w in model.weights]
+    model.fit(x, y, epochs=20, verbose=0)
+    assert any(np.any(a != np.array(b)) for a, b in zip(old, model.weights))
+    assert model.evaluate(x, y, verbose=0) < before
 """
 
 
@@ -42,7 +43,7 @@ def test_the_wheel_holds_the_package_its_tables_and_its_types(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for needed in (
         "engram/py.typed",
-        "engram/layers/stlm_cell.py",
+        "engram/layers/stlm/stlm_cell.py",
         "engram/datasets/checksums.tsv",
         "engram/datasets/mirror.tsv",
     ):

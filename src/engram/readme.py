@@ -3,7 +3,7 @@
 A block between `<!-- table: <file> <group> -->` and `<!-- end -->` is replaced by that
 group's ranking out of a `comparison.json` (the group's `id` is its dataset, with
 `+validation` for refits), or, with `published` after it, by our numbers beside published
-ones.
+ones. With the group `speed` the file is a benchmark's, and the table has its ratios.
 """
 
 import json
@@ -20,15 +20,31 @@ def filled(text: str, root: Path) -> str:
 
     def block(found: re.Match) -> str:
         file, dataset, beside = found[2], found[3], found[4]
-        compared = json.loads((root / file).read_text(encoding="utf-8"))
-        (group,) = [g for g in compared["datasets"] if g["id"] == dataset]
+        content = json.loads((root / file).read_text(encoding="utf-8"))
+        if dataset == "speed":
+            return f"{found[1]}\n{comparison.grid(speed(content), 1)}\n\n{found[5]}"
+        (group,) = [g for g in content["datasets"] if g["id"] == dataset]
         table = tables.published(group) if beside else tables.ranking(group)
         return f"{found[1]}\n{comparison.grid(table, 2)}\n\n{found[5]}"
 
     return BLOCK.sub(block, text)
 
 
+def speed(benchmark: dict) -> tables.Table:
+    """Tabulates how many times as fast as its peer each layer is, over all shapes."""
+    table = [["Layer and peer", "Geometric mean", "Lowest", "Highest", "Shapes"]]
+    for pair, mean in benchmark["geomeans"].items():
+        ratios = [row["ratio"] for row in benchmark["rows"] if row["pair"] == pair]
+        numbers = (f"{value:.2f}" for value in (mean, min(ratios), max(ratios)))
+        table.append([pair, *numbers, str(len(ratios))])
+    return table
+
+
 if __name__ == "__main__":
-    for readme in (Path("README.md"), *Path("studies").glob("*/README.md")):
+    for readme in (
+        Path("README.md"),
+        Path("docs/stlm.md"),
+        *Path("studies").glob("*/README.md"),
+    ):
         text = filled(readme.read_text(encoding="utf-8"), root=Path())
         readme.write_text(text, encoding="utf-8")

@@ -581,8 +581,10 @@ def test_mixed_precision_outputs_the_compute_dtype(combine, output_gates):
     layer_checks.check_policies(make, _inputs(), tolerance=0.01)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize(
+    "policy, traced",
+    [("mixed_float16", True), ("mixed_bfloat16", True), ("mixed_bfloat16", False)],
+)
 def test_the_long_memory_adds_up_under_a_mixed_policy(policy, traced):
     def remembered(dtype, traced):
         layer = STLM(

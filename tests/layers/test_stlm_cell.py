@@ -8,6 +8,7 @@ import layer_checks
 import numpy as np
 import pytest
 import stlm_equations as equations
+import tensorflow as tf
 from keras import ops
 
 from engram.layers import STLMCell
@@ -172,7 +173,7 @@ def test_the_long_memory_of_a_float32_cell_adds_up_under_a_mixed_policy(policy):
         zeros = np.zeros(cell.recurrent_kernel.shape)  # each unit sums up on its own
         cell.recurrent_kernel.assign(zeros)
         rnn = keras.layers.RNN(cell, return_state=True, dtype=dtype)
-        long = rnn(np.full((1, 500, 1), 0.3, "float32"))[3]
+        long = tf.function(rnn)(np.full((1, 500, 1), 0.3, "float32"))[3]
         return ops.convert_to_numpy(ops.cast(long, "float32"))
 
     expected = remembered("float32")
@@ -187,8 +188,6 @@ def test_gradients_over_200_steps_are_finite(combine):
 
 
 def test_the_long_memory_passes_on_gradients_that_the_short_one_forgets():
-    import tensorflow as tf
-
     # Without recurrent weights a memory alone carries what came at the first step.
     cell = STLMCell(50, "sum", long_horizon=200.0, recurrent_initializer="zeros", seed=1)
     cell.build((None, F))

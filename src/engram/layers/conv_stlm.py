@@ -22,8 +22,9 @@ class ConvSTLM(Recurrent):
         C_l                      = f_l C_l + i_l g
         h                        = [o tanh(C_s), o tanh(C_l)]       (`concat`)
 
-    The inputs of all steps go through one convolution before the loop, the state through
-    one in each step, for all gates together.
+    The inputs of all steps are convolved at once, before the loop. There is a convolution
+    for the candidate, one for both input gates, one for both forget gates and one for the
+    output gates: half as many as Keras' ConvLSTM runs.
 
     Args:
         rank: int, spatial dimensions.
@@ -174,8 +175,8 @@ class ConvSTLM(Recurrent):
         super().build((batch, steps, *sizes, channels))
 
     def call(self, sequences, initial_state=None, mask=None, training=False):
-        given = self._moved_in(sequences, initial_state)
-        found = super().call(*given, mask, training)
+        sequences, initial_state = self._moved_in(sequences, initial_state)
+        found = super().call(sequences, initial_state, mask, training)
         output, *states = found if self.return_state else (found,)
         output = self._moved_out(output, over_time=self.return_sequences)
         states = [self._moved_out(state) for state in states]
@@ -186,7 +187,8 @@ class ConvSTLM(Recurrent):
         sequences = ops.convert_to_tensor(sequences)
         if not self.built:
             self.build(sequences.shape)
-        found = super().memories(*self._moved_in(sequences, initial_state), mask)
+        sequences, initial_state = self._moved_in(sequences, initial_state)
+        found = super().memories(sequences, initial_state, mask)
         return [self._moved_out(one, over_time=True) for one in found]
 
     def _moved_in(self, sequences, states):
@@ -203,19 +205,33 @@ class ConvSTLM(Recurrent):
         return tensor
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
-        """Returns last output, outputs and last states: one convolution, then steps."""
+        """Returns last output, outputs and last states: all inputs first, then steps."""
         cell, steps = self.cell, sequences.shape[1]
+        drop = 1
         if training and self.dropout:
-            drop = cell.get_dropout_mask(sequences[:, 0])  # (B, *places, channels)
-            sequences = sequences * ops.expand_dims(drop, 1)
+            mask_x = cell.get_dropout_mask(sequences[:, 0])  # (B, *places, channels)
+            sequences = sequences * ops.expand_dims(mask_x, 1)
+        h, short, long = initial_state
+        if training and self.recurrent_dropout:
+            drop = cell.get_recurrent_dropout_mask(h)
         frames = ops.reshape(sequences, (-1, *sequences.shape[2:]))  # (B T, ...)
-        z = cell.project(frames)
         shape = ops.shape(sequences)
-        z = ops.reshape(z, (shape[0], shape[1], *z.shape[1:]))  # (B, T, *places, 6U)
-        return backend.rnn(
-            lambda z, states: cell.advance(z, states, training),
-            z,
-            initial_state,
+        projected = [  # (B, T, *places, U or 2U) each
+            ops.reshape(z, (shape[0], shape[1], *z.shape[1:]))
+            for z in cell.project(frames)
+        ]
+        kernels = cell.gates(cell.recurrent_kernel)
+        packed = steps is None  # Keras' loop takes several inputs of known length only
+
+        def step(z, states):
+            z = cell.gates(z) if packed else z
+            h, both = cell.step(z, states[0] * drop, states[1], kernels)
+            return h, [h, both]
+
+        last, outputs, (h, both) = backend.rnn(
+            step,
+            ops.concatenate(projected, axis=-1) if packed else projected,
+            [h, ops.concatenate([short, long], axis=-1)],
             go_backwards=self.go_backwards,
             mask=mask,
             unroll=self.unroll or (steps is not None and steps <= UNROLLED),
@@ -223,6 +239,7 @@ class ConvSTLM(Recurrent):
             zero_output_for_mask=self.zero_output_for_mask,
             return_all_outputs=self.return_sequences,
         )
+        return last, outputs, [h, *ops.split(both, 2, axis=-1)]
 
     def get_initial_state(self, batch_size):
         """Returns `[h, C_s, C_l]` of zeros, channels last."""
