@@ -96,8 +96,8 @@ class ConvSTLMCell(STLMCell):
     def gates(self, weight):
         """Returns the columns of a weight for `g`, for `i`, `f` of both memories, `o`.
 
-        A convolution for each is faster than one for all, whose result must be cut along
-        its last axis: 1.1 to 1.2 times in training on a CPU (`benchmarks/stlm_speed.py`).
+        On a CPU a convolution for each is faster than one for all, whose result must be
+        cut along its last axis.
         """
         ends = [self.units, 3 * self.units, 5 * self.units]
         return ops.split(ops.convert_to_tensor(weight), ends, axis=-1)

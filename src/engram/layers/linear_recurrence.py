@@ -8,8 +8,8 @@ outputs ask of `c_t`:
     a_t = dc_t + decay_{t+1} * a_{t+1},       ddrive_t = a_t,   ddecay_t = a_t * c_{t-1}
 
 TensorFlow runs it step by step in one compiled loop, whose state stays in the processor's
-cache: on a CPU (16 x 1024 steps of 128) that beats a scan in chunks by 1.2 and
-`ops.associative_scan`, which other backends use, by more. Shapes: `(T, B, N)`.
+cache: on a CPU that beats a scan in chunks, and `ops.associative_scan`, which other
+backends use. Shapes: `(T, B, N)`.
 """
 
 import keras
