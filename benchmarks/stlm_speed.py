@@ -159,11 +159,7 @@ def training(layer: keras.Layer, jit_compile: bool) -> Callable:
     @tf.function(jit_compile=jit_compile, autograph=False)
     def step(x):
         with tf.GradientTape() as tape:
-            # Only recurrent layers of Keras, and ours, know the switch.
-            output = (
-                layer(x) if isinstance(layer, ParallelSTLM) else layer(x, training=True)
-            )
-            loss = tf.reduce_sum(tf.square(output))
+            loss = tf.reduce_sum(tf.square(layer(x, training=True)))
         return tape.gradient(loss, weights)
 
     return step
