@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from engram.layers.linear_recurrence import linear_recurrence
-from engram.layers.stlm import memories
+from engram.layers.stlm import memories, xla
 
 
 @keras.saving.register_keras_serializable(package="engram")
@@ -156,7 +156,7 @@ class ParallelSTLM(keras.layers.Layer):
         if self.go_backwards:
             x = ops.flip(x, 0)
             mask = None if mask is None else ops.flip(mask, 0)
-        run = _compiled() if self._compiles(sequences) else _all_steps
+        run = _compiled() if xla.may_compile(sequences) else _all_steps
         form = {"combine": self.combine, "output_gates": self.output_gates}
         hs, c = run(x, first, mask, kernel, bias, mix, **form)
         last = self._last(hs, mask)
@@ -199,14 +199,6 @@ class ParallelSTLM(keras.layers.Layer):
         steps = ops.cumsum(ops.ones_like(mask), 0) * mask  # 1, 2, ... where it counts
         chosen = ops.equal(steps, ops.max(steps, 0)) & (mask > 0)  # (T, B, 1)
         return ops.sum(ops.where(chosen, hs, ops.zeros_like(hs)), 0)
-
-    def _compiles(self, sequences):
-        """Whether XLA may compile: TensorFlow, traced, known number of steps."""
-        if keras.backend.backend() != "tensorflow" or sequences.shape[1] is None:
-            return False
-        import tensorflow as tf
-
-        return not tf.executing_eagerly()
 
     def get_config(self):
         return {

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 from keras.src import backend  # `rnn.py`'s own way to cuDNN
 
+from engram.layers.stlm import xla
 from engram.layers.stlm.recurrent import Recurrent, of_cell
 from engram.layers.stlm.stlm_cell import STLMCell
 
@@ -153,7 +154,7 @@ class STLM(Recurrent):
                     return self._cudnn(sequences, initial_state, mask, training)
                 except NotImplementedError:  # no GPU, or a call that cuDNN cannot take
                     pass
-            if self._compiles(sequences):
+            if xla.may_compile(sequences):
                 return self._scan(sequences, initial_state, mask, training)
         return super().inner_loop(sequences, initial_state, mask, training)
 
@@ -171,6 +172,8 @@ class STLM(Recurrent):
         if training and self.dropout:
             drop = cell.get_dropout_mask(sequences[:, 0])
             sequences = sequences * ops.expand_dims(drop, 1)
+        if self.go_backwards:  # turned here: on JAX, Keras turns the outputs back
+            sequences = ops.flip(sequences, 1)
         h, short, long = states
         kernel, recurrent_kernel, bias = (
             None if weight is None else _tied(weight, self.units, self.output_gates)
@@ -187,20 +190,12 @@ class STLM(Recurrent):
             activation=keras.activations.tanh,
             recurrent_activation=keras.activations.sigmoid,
             return_sequences=self.return_sequences,
-            go_backwards=self.go_backwards,
+            go_backwards=False,
             unroll=self.unroll,
         )
         if backend.backend() == "tensorflow":
             self.supports_jit = False  # XLA has no cuDNN LSTM
         return last, outputs, [h, *ops.split(c, 2, axis=-1)]
-
-    def _compiles(self, sequences):
-        """Whether XLA may compile the loop: TensorFlow, traced, known number of steps."""
-        if backend.backend() != "tensorflow" or sequences.shape[1] is None:
-            return False
-        import tensorflow as tf
-
-        return not tf.executing_eagerly()
 
     def _scan(self, sequences, states, mask, training):
         """Runs all steps in one compiled loop."""
