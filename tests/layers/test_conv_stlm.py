@@ -12,7 +12,8 @@ import stlm_equations as equations
 import tensorflow as tf
 from keras import ops
 
-from engram.layers import ConvSTLM1D, ConvSTLM2D, ConvSTLM3D, conv_stlm
+from engram.layers import ConvSTLM1D, ConvSTLM2D, ConvSTLM3D
+from engram.layers.stlm import conv_stlm
 
 B, T, C, U = 3, 4, 2, 2
 CLASSES = {1: ConvSTLM1D, 2: ConvSTLM2D, 3: ConvSTLM3D}
@@ -309,7 +310,7 @@ def test_a_fresh_process_reloads_every_rank(tmp_path):
     inputs, outputs = zip(*(model(rank, **kwargs) for rank in CLASSES), strict=True)
     whole = keras.Model(inputs, keras.layers.Concatenate()(outputs))
     given = [_inputs(rank, dtype="float32") for rank in CLASSES]
-    layer_checks.check_reload(whole, given, tmp_path, "engram.layers.conv_stlm")
+    layer_checks.check_reload(whole, given, tmp_path, "engram.layers.stlm.conv_stlm")
 
 
 @every_mode

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engram.layers.linear_recurrence import linear_recurrence
+from engram.layers.stlm.linear_recurrence import linear_recurrence
 
 T, B, N = 6, 2, 3
 WAYS = ("eager", "traced", "unknown steps", "scan")

@@ -9,7 +9,8 @@ import tensorflow as tf
 from keras import ops
 
 from engram import distribution
-from engram.layers import ParallelSTLM, parallel_stlm
+from engram.layers import ParallelSTLM
+from engram.layers.stlm import parallel_stlm
 
 B, T, F, U = 4, 5, 3, 2
 every_mode = pytest.mark.parametrize("combine, output_gates", equations.MODES)
@@ -220,7 +221,7 @@ def test_a_fresh_process_reloads_every_mode(tmp_path):
     layers += [keras.layers.Bidirectional(ParallelSTLM(U))]
     outputs = keras.layers.Concatenate()([one(inputs) for one in layers])
     model = keras.Model(inputs, outputs)
-    module = "engram.layers.parallel_stlm"
+    module = "engram.layers.stlm.parallel_stlm"
     layer_checks.check_reload(model, _inputs(), tmp_path, module)
 
 

@@ -6,8 +6,8 @@ Each layer's module is loaded when its name is first asked for.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from engram.layers.conv_stlm import ConvSTLM1D, ConvSTLM2D, ConvSTLM3D
-    from engram.layers.parallel_stlm import ParallelSTLM
+    from engram.layers.stlm.conv_stlm import ConvSTLM1D, ConvSTLM2D, ConvSTLM3D
+    from engram.layers.stlm.parallel_stlm import ParallelSTLM
     from engram.layers.stlm.stlm import STLM
     from engram.layers.stlm.stlm_cell import STLMCell
 
@@ -24,11 +24,11 @@ def __getattr__(name: str):
 
         return STLMCell
     if name == "ParallelSTLM":
-        from engram.layers.parallel_stlm import ParallelSTLM
+        from engram.layers.stlm.parallel_stlm import ParallelSTLM
 
         return ParallelSTLM
     if name in ("ConvSTLM1D", "ConvSTLM2D", "ConvSTLM3D"):
-        from engram.layers import conv_stlm
+        from engram.layers.stlm import conv_stlm
 
         return getattr(conv_stlm, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
 """ConvSTLM: a short and a long memory at every place of an image."""
 
-from engram.layers.conv_stlm import ConvSTLM2D
+from engram.layers.stlm.conv_stlm import ConvSTLM2D
 from engram.models import video
 
 

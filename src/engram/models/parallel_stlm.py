@@ -3,7 +3,7 @@
 import keras
 
 from engram import models
-from engram.layers.parallel_stlm import ParallelSTLM
+from engram.layers.stlm.parallel_stlm import ParallelSTLM
 
 
 def build(spec, learning_rate, units, depth, combine, short_horizon, long_horizon):

@@ -1,1 +1,1 @@
-"""The short and long memory as a cell and as a layer."""
+"""A short and a long memory: cell and layer, over images, and solved in parallel."""

@@ -5,8 +5,8 @@ import functools
 import keras
 from keras import ops
 
-from engram.layers.linear_recurrence import linear_recurrence
 from engram.layers.stlm import memories, xla
+from engram.layers.stlm.linear_recurrence import linear_recurrence
 
 
 @keras.saving.register_keras_serializable(package="engram")

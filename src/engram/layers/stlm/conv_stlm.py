@@ -4,8 +4,8 @@ import keras
 from keras import ops
 from keras.src import backend  # `rnn`, Keras' loop over time
 
-from engram.layers.conv_stlm_cell import ConvSTLMCell
 from engram.layers.stlm import memories
+from engram.layers.stlm.conv_stlm_cell import ConvSTLMCell
 from engram.layers.stlm.recurrent import Recurrent, of_cell
 
 UNROLLED = 16  # steps; up to here a loop is slower than its steps one after the other
