@@ -6,15 +6,28 @@ Each layer's module is loaded when its name is first asked for.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from engram.layers.rbm.rbm import RBM
     from engram.layers.stlm.conv_stlm import ConvSTLM1D, ConvSTLM2D, ConvSTLM3D
     from engram.layers.stlm.parallel_stlm import ParallelSTLM
     from engram.layers.stlm.stlm import STLM
     from engram.layers.stlm.stlm_cell import STLMCell
 
-__all__ = ["STLM", "ConvSTLM1D", "ConvSTLM2D", "ConvSTLM3D", "ParallelSTLM", "STLMCell"]
+__all__ = [
+    "RBM",
+    "STLM",
+    "ConvSTLM1D",
+    "ConvSTLM2D",
+    "ConvSTLM3D",
+    "ParallelSTLM",
+    "STLMCell",
+]
 
 
 def __getattr__(name: str):
+    if name == "RBM":
+        from engram.layers.rbm.rbm import RBM
+
+        return RBM
     if name == "STLM":
         from engram.layers.stlm.stlm import STLM
 

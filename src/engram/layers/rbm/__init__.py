@@ -1,0 +1,1 @@
+"""Restricted Boltzmann machine: its energy, and the layer."""

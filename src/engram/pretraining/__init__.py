@@ -1,0 +1,1 @@
+"""Pretraining: Boltzmann machines, alone and in stacks, and how good they are."""
