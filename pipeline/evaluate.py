@@ -41,6 +41,7 @@ def main(name: str) -> None:
     for suffix, content in files.items():
         path = Path("metrics", f"{name}{suffix}.json")
         path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    found["history"] = json.loads((out / "history.json").read_text())
     pictures = task.figures(found, Path("figures", name))
 
     for seed, metrics in zip(runs, found["per_seed"], strict=True):

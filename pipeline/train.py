@@ -20,10 +20,12 @@ def main(name: str) -> None:
         tasks.task(experiment["task"]).batches, prepared, batch_size=block["batch_size"]
     )
 
-    def build(learning_rate):
-        return models.build(
-            experiment["model"], spec, learning_rate, **experiment["args"]
-        )
+    def build(learning_rate, seed):
+        word, start = experiment["model"], Path(experiment["start"])
+        model = models.build(word, spec, learning_rate, **experiment["args"])
+        if start.name == "pretrained":
+            models.start(word, model, start / f"seed-{seed}.keras")
+        return model
 
     def recorder(seed, rate):
         return tracking.run(

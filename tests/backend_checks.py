@@ -12,7 +12,8 @@ import numpy as np
 import stlm_equations as equations
 from keras import ops
 
-from engram.layers import STLM, ConvSTLM2D, ParallelSTLM
+from engram.layers import RBM, STLM, ConvSTLM2D, ParallelSTLM
+from engram.layers.rbm.rbm import VISIBLE
 
 B, T, F, U = 3, 5, 4, 2
 MASK = np.array([[0, 1, 1, 1, 1], [1, 1, 0, 1, 0], [1, 1, 1, 1, 1]], bool)
@@ -36,6 +37,8 @@ def cases():
     form = {"combine": "weighted", "output_gates": "separate", "padding": "same"}
     yield "ConvSTLM2D", ConvSTLM2D(U, 3, **form, **every), frames, MASK
     yield "ConvSTLM2D in a loop", ConvSTLM2D(U, 1, **every), long, None
+    for visible in VISIBLE:
+        yield f"RBM {visible}", RBM(U, visible), x[:, 0], None
 
 
 def outputs_and_gradients():
@@ -48,8 +51,8 @@ def outputs_and_gradients():
         layer.build(x.shape)
         equations.draw_weights(layer)
         x = ops.convert_to_tensor(x)
-        outputs = layer(x, mask=mask)
-        for k, one in enumerate(outputs if layer.return_state else [outputs]):
+        outputs = layer(x, **_masked(mask))
+        for k, one in enumerate(_listed(outputs)):
             found[f"{name}: output {k}"] = ops.convert_to_numpy(one)
         gradients = _gradients(layer, x, mask)
         for weight, one in zip(layer.trainable_weights, gradients, strict=True):
@@ -57,9 +60,44 @@ def outputs_and_gradients():
     return found
 
 
+def densities():
+    """Returns arrays by name: what an RBM says of rows as a density.
+
+    The weights are the same under every backend, but for those that `adapt` sets.
+    """
+    found = {}
+    rows = np.random.default_rng(4).integers(0, 2, (20, F)).astype("float32")
+    hidden = rows[:, :U]
+    for visible in VISIBLE:
+        rbm = RBM(U, visible)
+        rbm.build(rows.shape)
+        equations.draw_weights(rbm)
+        for when in ("drawn", "adapted"):
+            found |= {
+                f"RBM {visible} {when}: {name}": ops.convert_to_numpy(one)
+                for name, one in {
+                    "energy": rbm.energy(rows, hidden),
+                    "free energy": rbm.free_energy(rows),
+                    "reconstruction": rbm.reconstruct(rows),
+                }.items()
+            }
+            rbm.adapt(rows)
+        drawn = ops.convert_to_numpy(rbm.sample(rows, 2))
+        assert np.isfinite(drawn).all() and np.any(drawn != rows)
+    return found
+
+
+def _masked(mask):
+    """Returns the mask as a keyword; none for a layer that takes no mask."""
+    return {} if mask is None else {"mask": mask}
+
+
+def _listed(outputs):
+    return outputs if isinstance(outputs, (list, tuple)) else [outputs]
+
+
 def _loss(outputs):
-    outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-    return sum(ops.mean(ops.square(one - 0.3)) for one in outputs)
+    return sum(ops.mean(ops.square(one - 0.3)) for one in _listed(outputs))
 
 
 def _gradients(layer, x, mask):
@@ -70,7 +108,7 @@ def _gradients(layer, x, mask):
         @tf.function
         def gradients(x):
             with tf.GradientTape() as tape:
-                loss = _loss(layer(x, mask=mask))
+                loss = _loss(layer(x, **_masked(mask)))
             return tape.gradient(
                 loss, [weight.value for weight in layer.trainable_weights]
             )
@@ -82,12 +120,12 @@ def _gradients(layer, x, mask):
         fixed = [weight.value for weight in layer.non_trainable_variables]
 
         def loss(weights, x):
-            return _loss(layer.stateless_call(weights, fixed, x, mask=mask)[0])
+            return _loss(layer.stateless_call(weights, fixed, x, **_masked(mask))[0])
 
         weights = [weight.value for weight in layer.trainable_weights]
         return jax.jit(jax.grad(loss))(weights, x)
     layer.zero_grad()
-    _loss(layer(x, mask=mask)).backward()
+    _loss(layer(x, **_masked(mask))).backward()
     return [weight.value.grad for weight in layer.trainable_weights]
 
 
@@ -99,14 +137,15 @@ def train_save_and_reload(folder):
     h = keras.layers.Bidirectional(ParallelSTLM(U, return_sequences=True))(h)
     h = keras.layers.Reshape((T, 2, 1, 2 * U))(h)
     h = ConvSTLM2D(U, 2, padding="same", dropout=0.2, recurrent_dropout=0.2)(h)
-    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Flatten()(h)))
+    h = RBM(8, "gaussian")(keras.layers.Flatten()(h))
+    model = keras.Model(inputs, keras.layers.Dense(1)(h))
     model.compile(keras.optimizers.Adam(0.01), "mse")
     draw = np.random.default_rng(3)
     x = draw.normal(size=(32, T, F)).astype("float32")
     y = x[:, :1, 0]
-    before, loss = model.get_weights(), model.evaluate(x, y, verbose=0)
+    before, loss = _trained(model), model.evaluate(x, y, verbose=0)
     model.fit(x, y, batch_size=8, epochs=3, verbose=0)
-    assert all(np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True))
+    assert all(np.any(a != b) for a, b in zip(before, _trained(model), strict=True))
     assert model.evaluate(x, y, verbose=0) < loss
     model.save(f"{folder}/model.keras")
     again = keras.models.load_model(f"{folder}/model.keras")
@@ -114,7 +153,12 @@ def train_save_and_reload(folder):
     np.testing.assert_allclose(again.predict(x, verbose=0), wanted, rtol=0, atol=1e-6)
 
 
+def _trained(model):
+    """Returns the weights that training changes."""
+    return [ops.convert_to_numpy(weight.value) for weight in model.trainable_weights]
+
+
 if __name__ == "__main__":
     (folder,) = sys.argv[1:]
-    np.savez(f"{folder}/found.npz", **outputs_and_gradients())
+    np.savez(f"{folder}/found.npz", **outputs_and_gradients(), **densities())
     train_save_and_reload(folder)

@@ -19,7 +19,16 @@ SUITES = [".", *(f"studies/{name}" for name in STUDIES)]
 # file's own values, tracking and repository write the record.
 EXEMPT = {"params.py", "param_forms.py", "tracking.py", "repository.py"}
 MODELS = list(params.MODELS)
-PREPARED = ("toy", "adding", "moving_digits")  # one dataset of each task
+PREPARED = (
+    "toy",
+    "adding",
+    "moving_digits",
+    "digits",
+    "bars_and_stripes",
+)  # one dataset of each task
+IMAGES = {"dataset": "digits", "task": "classification"}
+ON_A_GRID = ("conv_lstm", "conv_stlm")  # words of another task, too
+DOWNLOADS = {f"fetch@{s}" for s in ("los_loop", "mnist", "nyc_taxi", "montevideo_bus")}
 
 
 def _is_exempt(file):
@@ -54,6 +63,7 @@ def test_every_suite_resolves_to_the_stages_of_its_params(resolved, suite):
     values = yaml.safe_load((toy.ROOT / suite / "params.yaml").read_text())
     expected = {"compare"}
     expected |= {f"{s}@{n}" for s in ("fetch", "prepare") for n in values["datasets"]}
+    expected |= {f"pretrain@{n}" for n in values["pretraining"]}
     expected |= {f"{s}@{n}" for s in ("train", "evaluate") for n in values["experiments"]}
     assert set(resolved[suite]) == expected
 
@@ -104,16 +114,24 @@ def loaded(tmp_path_factory):
     toy.write_params(
         copy,
         {f"toy-{word}": toy.experiment(word, **_place(word)) for word in MODELS}
+        | {f"grid-{word}": toy.experiment(word) for word in ON_A_GRID}
+        | {
+            "stacked": toy.experiment("deep_net", start="runs/stack/pretrained", **IMAGES)
+            | {"layers": "src/engram/layers/rbm"}
+        }
         | {"adding-gru": toy.experiment("gru", dataset="adding", task="sequences")},
         {"toy": toy.dataset()}
         | {s: toy.dataset(tables, s) for s in params.SOURCES if s != "detector_csv"}
         | {"adding": toy.dataset(tables, "adding", task="sequences")}
-        | {"moving_digits": toy.dataset(tables, "moving_digits", task="video")},
+        | {"moving_digits": toy.dataset(tables, "moving_digits", task="video")}
+        | {"digits": toy.dataset(tables, "digits", task="classification")}
+        | {"bars_and_stripes": toy.dataset(tables, "bars_and_stripes", task="density")},
+        pretraining={"stack": toy.stack()},
     )
     toy.write_dvc_config(copy)
     found = {}
     with toy.warm_python() as warm:
-        order = ["fetch", "prepare", "train", "evaluate", "compare"]
+        order = ["fetch", "prepare", "pretrain", "train", "evaluate", "compare"]
         stages = toy.stages(copy)["."]
         for name in sorted(stages, key=lambda name: order.index(name.split("@")[0])):
             kind, _, key = name.partition("@")
@@ -127,13 +145,20 @@ def loaded(tmp_path_factory):
                 del more["ENGRAM_MIRROR"]
             env = toy.environment(copy, warm, DVC_ROOT=copy, **more)
             done = toy.call(stages[name]["cmd"].split(), copy, env)
-            expected = name in ("fetch@los_loop", "fetch@mnist")
+            expected = name in DOWNLOADS
             assert (done.returncode != 0) == expected, (name, done.stdout, done.stderr)
             found[name] = stages[name]["deps"], _of_engram(record, copy)
+            if name == "prepare@toy":  # four detectors
+                spec = copy / "data/prepared/toy/spec.json"
+                spec.write_text(spec.read_text().replace("network", "grid 2 x 2"))
     return found
 
 
 def _place(word):
+    if word in toy.IMAGES:
+        return IMAGES
+    if word in toy.DENSITIES:
+        return {"dataset": "bars_and_stripes", "task": "density"}
     return {"dataset": "moving_digits", "task": "video"} if word in toy.VIDEO else {}
 
 
@@ -146,7 +171,9 @@ def _of_engram(record, copy):
 KINDS = ["fetch@toy", *(f"fetch@{s}" for s in params.SOURCES if s != "detector_csv")]
 KINDS += ["compare", *(f"prepare@{name}" for name in PREPARED)]
 KINDS += ["train@adding-gru", "evaluate@adding-gru"]
+KINDS += ["pretrain@stack", "train@stacked", "evaluate@stacked"]
 KINDS += [f"{kind}@toy-{word}" for kind in ("train", "evaluate") for word in MODELS]
+KINDS += [f"{kind}@grid-{word}" for kind in ("train", "evaluate") for word in ON_A_GRID]
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -167,9 +194,8 @@ def test_a_stage_declares_no_module_that_it_does_not_load(loaded, name):
 
 @pytest.mark.parametrize("kind", ["train", "evaluate"])
 def test_a_stage_of_a_model_loads_no_other_model(loaded, kind):
-    shared = {
-        f"src/engram/models/{name}.py" for name in ("__init__", "forecasting", "video")
-    }
+    tasks = ("forecasting", "video", "classification", "density")
+    shared = {f"src/engram/models/{name}.py" for name in ("__init__", *tasks)}
     for word in MODELS:
         _, files = loaded[f"{kind}@toy-{word}"]
         models = {file for file in files if file.startswith("src/engram/models/")}
@@ -205,7 +231,7 @@ def test_every_model_task_and_source_word_loads_the_module_of_its_name(tmp_path)
 
 def test_every_module_of_a_word_has_its_word():
     shared = {
-        "models": {"forecasting", "sequences", "video"},
+        "models": set(params.PREPARE),
         "tasks": {
             f"{task}_{kind}" for task in params.PREPARE for kind in ("metrics", "figures")
         },

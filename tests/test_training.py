@@ -59,7 +59,7 @@ def _train(folder, how, seeds=(1,), word="mlp", batch_size=16, recorder=None, **
     spec = json.loads((folder / "spec.json").read_text())
     args = args or (STLM if word == "stlm" else {"units": 8})
 
-    def build(learning_rate):
+    def build(learning_rate, seed):
         return models.build(word, spec, learning_rate, **args)
 
     batches = functools.partial(forecasting.batches, folder, batch_size=batch_size)
@@ -224,7 +224,10 @@ def test_a_loss_that_is_no_number_stops_training(prepared, value, part, place):
     spec = json.loads((prepared / "spec.json").read_text())
     step = 3 if part == "train" else 2
     batches = _broken(prepared, value, part, step)
-    build = functools.partial(models.build, "mlp", spec, units=8)
+
+    def build(learning_rate, seed):
+        return models.build("mlp", spec, learning_rate, units=8)
+
     with pytest.raises(training.Diverged, match=place):
         training.train(build, batches, _settings(), [1], Recorder())
 

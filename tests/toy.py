@@ -63,6 +63,27 @@ VIDEO = {
     },
 }
 ARGUMENTS |= VIDEO
+IMAGES = {
+    "deep_net": {
+        "units": [4, 3],
+        "activation": "sigmoid",
+        "optimizer": "sgd",
+        "dropout": 0.1,
+    },
+}
+ARGUMENTS |= IMAGES
+DENSITIES = {
+    "rbm": {
+        "units": 4,
+        "method": "cd",
+        "k": 1,
+        "passes": 2,
+        "momentum": 0.5,
+        "weight_decay": 0.0,
+        "centred": True,
+    },
+}
+ARGUMENTS |= DENSITIES
 FETCH = {  # of each source word that has arguments
     "detector_csv": {
         "interval_minutes": 30,
@@ -73,11 +94,15 @@ FETCH = {  # of each source word that has arguments
     "adding": {"steps": 8, "train": 60, "test": 20},
     "copy_memory": {"delay": 3, "train": 60, "test": 20},
     "moving_digits": {"clips": 5},
+    "digits": {"unseen_hands": False},
+    "bars_and_stripes": {"size": 3},
 }
 PREPARE = {  # of each task word
     "forecasting": {"history": 4, "horizon": 4, "split": [0.6, 0.2, 0.2]},
     "sequences": {"read": "sum", "validation": 20},
     "video": {"history": 3, "horizon": 2},
+    "classification": {"validation": 0, "labelled": 100},
+    "density": {"validation": 0, "flipped": False},
 }
 
 
@@ -92,7 +117,10 @@ def dataset(file="toy.csv", source="detector_csv", task="forecasting"):
 
 
 def experiment(model, train=SOLVED, dataset="toy", start=None, task="forecasting"):
-    own = {"stlm": "/stlm", "parallel_stlm": "", "conv_stlm": ""}
+    own = {
+        **dict.fromkeys(("stlm", "parallel_stlm", "conv_stlm"), "/stlm"),
+        "rbm": "/rbm",
+    }
     return {
         "task": task,
         "dataset": dataset,
@@ -104,9 +132,35 @@ def experiment(model, train=SOLVED, dataset="toy", start=None, task="forecasting
     }
 
 
-def write_params(folder, experiments, datasets=None, reference="persistence"):
+def stack():
+    """A pretraining block that fits `deep_net`'s arguments and `TRAINED`'s seeds."""
+    return {
+        "task": "classification",
+        "dataset": "digits",
+        "stack": {"units": ARGUMENTS["deep_net"]["units"], "visible": "bernoulli"},
+        "train": {
+            "method": "cd",
+            "k": 1,
+            "epochs": 1,
+            "batch_size": 20,
+            "learning_rate": 0.1,
+            "momentum": 0.5,
+            "weight_decay": 0.0,
+            "sample_visible": True,
+            "centred": True,
+            "look_every": 1,
+            "seeds": [1, 2],
+            "jit_compile": False,
+        },
+    }
+
+
+def write_params(
+    folder, experiments, datasets=None, reference="persistence", pretraining=None
+):
     values = {
         "datasets": datasets or {"toy": dataset()},
+        "pretraining": pretraining or {},
         "experiments": experiments,
         "compare": {"reference": reference, "published": []},
     }

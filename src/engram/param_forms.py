@@ -8,6 +8,7 @@ Positive = Annotated[int, Field(gt=0, strict=True)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Horizon = Annotated[float, Field(ge=1)]  # steps
+Task = Literal["forecasting", "sequences", "video", "classification", "density"]
 # no dot: DVC takes it for a level, as in experiments.<name>
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
@@ -53,6 +54,18 @@ class MovingDigits(Block):
     clips: Annotated[int, Field(ge=5, multiple_of=5, strict=True)]
 
 
+class Digits(Block):
+    """How the digits become parts (`source: digits`)."""
+
+    unseen_hands: bool
+
+
+class BarsAndStripes(Block):
+    """How large images of bars and stripes are (`source: bars_and_stripes`)."""
+
+    size: Annotated[int, Field(ge=2, le=10, strict=True)]
+
+
 class Windows(Block):
     """How a series becomes windows and parts (`prepare` of a forecasting dataset)."""
 
@@ -79,6 +92,20 @@ class Clips(Block):
 
     history: Positive
     horizon: Positive
+
+
+class Rows(Block):
+    """How images become rows of zeros and ones (`prepare` of a density dataset)."""
+
+    validation: Annotated[int, Field(ge=0, strict=True)]
+    flipped: bool
+
+
+class Images(Block):
+    """How many images choose, or keep their label (`prepare` of a classification)."""
+
+    validation: Annotated[int, Field(ge=0, strict=True)]
+    labelled: Positive | None
 
 
 class Ridge(Block):
@@ -128,6 +155,18 @@ class ConvLstm(Block):
     kernel_size: Positive
 
 
+class Rbm(Block):
+    """Arguments of `models/rbm.py`."""
+
+    units: Positive
+    method: Literal["cd", "pcd", "exact"]
+    k: Positive
+    passes: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    centred: bool
+
+
 class ConvStlm(ConvLstm):
     """Arguments of `models/conv_stlm.py`."""
 
@@ -136,19 +175,34 @@ class ConvStlm(ConvLstm):
     long_horizon: Horizon
 
 
+class DeepNet(Block):
+    """Arguments of `models/deep_net.py`."""
+
+    units: Annotated[list[Positive], Field(min_length=1)]
+    activation: Literal["sigmoid", "tanh", "relu"]
+    optimizer: Literal["sgd", "adam"]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+
+
 SOURCES: dict[str, type[Block]] = {
     "ring_road": NoArguments,
     "los_loop": NoArguments,
+    "nyc_taxi": NoArguments,
+    "montevideo_bus": NoArguments,
     "detector_csv": CsvFile,
     "adding": Adding,
     "copy_memory": CopyMemory,
     "mnist": NoArguments,
+    "digits": Digits,
     "moving_digits": MovingDigits,
+    "bars_and_stripes": BarsAndStripes,
 }
 PREPARE: dict[str, type[Block]] = {
     "forecasting": Windows,
     "sequences": Sequences,
     "video": Clips,
+    "classification": Images,
+    "density": Rows,
 }
 MODELS: dict[str, type[Block]] = {
     "persistence": NoArguments,
@@ -164,6 +218,8 @@ MODELS: dict[str, type[Block]] = {
     "last_frame": NoArguments,
     "conv_lstm": ConvLstm,
     "conv_stlm": ConvStlm,
+    "deep_net": DeepNet,
+    "rbm": Rbm,
 }
 
 
@@ -173,7 +229,7 @@ REFITTED = ("dataset", "model", "layers", "args")  # the same as what a refit st
 class Dataset(Block):
     """A dataset: where its file is, how it is fetched and prepared."""
 
-    task: Literal["forecasting", "sequences", "video"]
+    task: Task
     source: Word
     file: str
     fetch: dict[str, Any]
@@ -204,10 +260,43 @@ class Refit(Block):
     jit_compile: bool
 
 
+class Stack(Block):
+    """Which RBMs stand on one another."""
+
+    units: Annotated[list[Positive], Field(min_length=1)]
+    visible: Literal["bernoulli", "gaussian"]
+
+
+class Contrastive(Block):
+    """How each RBM of a stack learns (`pretraining/contrastive_divergence.py`)."""
+
+    method: Literal["cd", "pcd"]
+    k: Positive
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    sample_visible: bool
+    centred: bool
+    look_every: Positive
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    jit_compile: bool
+
+
+class Pretraining(Block):
+    """A stack of RBMs, one for each seed, that experiments may start from."""
+
+    task: Literal["classification", "density"]
+    dataset: Word
+    stack: Stack
+    train: Contrastive
+
+
 class Experiment(Block):
     """An experiment: one model on one dataset."""
 
-    task: Literal["forecasting", "sequences", "video"]
+    task: Task
     dataset: Word
     model: Word
     layers: str
@@ -240,5 +329,6 @@ class Params(Block):
     """The whole file."""
 
     datasets: dict[Word, Dataset]
+    pretraining: dict[Word, Pretraining]
     experiments: dict[Word, Experiment]
     compare: Compare

@@ -44,6 +44,8 @@ def load(path: str | Path = "params.yaml") -> dict[str, Any]:
     if isinstance(values, dict) and not faults:
         for name, block in values["datasets"].items():
             faults += _dataset_faults(name, block)
+        for name, block in values["pretraining"].items():
+            faults += _pretraining_faults(name, block, values)
         for name, block in values["experiments"].items():
             faults += _experiment_faults(name, block, values)
         faults += _compare_faults(values)
@@ -99,36 +101,67 @@ def _dataset_faults(name: str, block: dict[str, Any]) -> list[str]:
     return faults + _faults(PREPARE[block["task"]], block["prepare"], (*where, "prepare"))
 
 
+def _pretraining_faults(name: str, block: dict, values: dict) -> list[str]:
+    where = ("pretraining", name)
+    faults = _data_faults(where, block, values)
+    if name in values["experiments"]:
+        faults.append(
+            f"{'.'.join(where)}: an experiment has this name, and both write runs/{name}."
+        )
+    return faults
+
+
+def _data_faults(where: tuple[str, ...], block: dict, values: dict) -> list[str]:
+    """Finds a dataset that is not there, or is for another task."""
+    if block["dataset"] not in values["datasets"]:
+        return [_unknown((*where, "dataset"), block["dataset"], values["datasets"])]
+    task = values["datasets"][block["dataset"]]["task"]
+    if block["task"] == task:
+        return []
+    return [
+        f"{'.'.join(where)}.task: dataset {block['dataset']!r} is for task {task!r}."
+        f" Received: {block['task']!r}"
+    ]
+
+
 def _experiment_faults(name: str, block: dict, values: dict) -> list[str]:
     where = ("experiments", name)
-    faults = []
-    if block["dataset"] not in values["datasets"]:
-        faults.append(_unknown((*where, "dataset"), block["dataset"], values["datasets"]))
-    elif block["task"] != (task := values["datasets"][block["dataset"]]["task"]):
-        faults.append(
-            f"{'.'.join(where)}.task: dataset {block['dataset']!r} is for task {task!r}."
-            f" Received: {block['task']!r}"
-        )
+    faults = _data_faults(where, block, values)
     if block["model"] not in MODELS:
         faults.append(_unknown((*where, "model"), block["model"], MODELS))
     else:
         faults += _faults(MODELS[block["model"]], block["args"], (*where, "args"))
-    prepared = f"data/prepared/{block['dataset']}"
-    form = Training if block["start"] == prepared else Refit
-    chosen = re.fullmatch(r"runs/([^/]+)/chosen\.json", block["start"])
-    others = values["experiments"].keys() - {name}
-    if form is Refit and chosen and chosen[1] not in others:
-        faults.append(_unknown((*where, "start"), chosen[1], others))
-    elif form is Refit and not chosen:
-        faults.append(
-            f"{'.'.join(where)}.start: expected {prepared!r}, or the file"
-            f" 'runs/<experiment>/chosen.json' of another experiment."
-            f" Received: {block['start']!r}"
-        )
-    else:
-        faults += _faults(form, block["train"], (*where, "train"))
-    if chosen and chosen[1] in others:
-        faults += _refit_faults(where, block, values["experiments"][chosen[1]])
+    return faults + _start_faults(where, block, values)
+
+
+def _start_faults(where: tuple[str, ...], block: dict, values: dict) -> list[str]:
+    """Finds a start that is not there, and a `train` block that does not fit it."""
+    start, prepared = block["start"], f"data/prepared/{block['dataset']}"
+    named = re.fullmatch(r"runs/([^/]+)/(chosen\.json|pretrained)", start)
+    if not named and start != prepared:
+        return [
+            f"{'.'.join(where)}.start: expected {prepared!r}, the file"
+            " 'runs/<experiment>/chosen.json' of another experiment, or"
+            f" 'runs/<stack>/pretrained' of `pretraining`. Received: {start!r}"
+        ]
+    refit = start.endswith("chosen.json")
+    if named:
+        others = values["experiments"].keys() - {where[1]}
+        known = others if refit else values["pretraining"]
+        if named[1] not in known:
+            return [_unknown((*where, "start"), named[1], known)]
+    form = Refit if refit else Training
+    faults = _faults(form, block["train"], (*where, "train"))
+    if named and refit:
+        return faults + _refit_faults(where, block, values["experiments"][named[1]])
+    if named and not faults:
+        stacks = values["pretraining"][named[1]]["train"]["seeds"]
+        missing = sorted(set(block["train"]["seeds"]) - set(stacks))
+        if missing:
+            return [
+                f"{'.'.join(where)}.train.seeds: {named[1]!r} has a stack for each of the"
+                f" seeds {stacks}. Received: {missing} besides"
+            ]
     return faults
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from engram import distribution
 
-Build = Callable[[Any], keras.Model]  # learning rate -> compiled model
+Build = Callable[[Any, int], keras.Model]  # learning rate, seed -> compiled model
 Batches = Callable[..., tf.data.Dataset]  # part, seed=None -> data
 Record = Callable[[dict[str, float], int], None]  # metrics, step
 Recorder = Callable[[int, float], AbstractContextManager[tuple[str, Record]]]
@@ -71,7 +71,8 @@ def settings(start: str, block: dict[str, Any]) -> Settings:
     Args:
         start: the experiment's `start`. With prepared data, the training part is fitted
             and the epoch and rate are chosen on validation. With another experiment's
-            `chosen.json`, both parts are fitted with what that experiment chose.
+            `chosen.json`, both parts are fitted with what that experiment chose. With a
+            pretrained stack, as with prepared data: `build` starts from it.
         block: the experiment's `train` block.
     """
     words = {key: block[key] for key in ("jit_compile", "strategy")}
@@ -147,7 +148,7 @@ def _fit(
     validation = batches(held) if held else None
     steps = how.epochs * int(data.cardinality())
     with distribution.strategy(how.strategy).scope():
-        model = build(keras.optimizers.schedules.CosineDecay(rate, steps))
+        model = build(keras.optimizers.schedules.CosineDecay(rate, steps), seed)
     model.jit_compile = how.jit_compile
     distribution.build(model, batches(fitted))
     callbacks: list[keras.callbacks.Callback] = [StopIfDiverged(), Curves(record)]

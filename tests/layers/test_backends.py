@@ -30,7 +30,8 @@ def test_another_backend_has_the_outputs_and_gradients_of_tensorflow(backend, tm
         },
     )
     with run:
-        wanted = backend_checks.outputs_and_gradients()  # meanwhile, with TensorFlow
+        # Meanwhile, with TensorFlow:
+        wanted = backend_checks.outputs_and_gradients() | backend_checks.densities()
         _, errors = run.communicate()
     assert run.returncode == 0, errors[-3000:]
     found = np.load(tmp_path / "found.npz")

@@ -53,6 +53,14 @@ def builder(
         from engram.datasets.los_loop import LosLoop
 
         return LosLoop(**kind)
+    if source == "nyc_taxi":
+        from engram.datasets.nyc_taxi import NycTaxi
+
+        return NycTaxi(**kind)
+    if source == "montevideo_bus":
+        from engram.datasets.montevideo_bus import MontevideoBus
+
+        return MontevideoBus(**kind)
     if source == "detector_csv":
         from engram.datasets.detector_csv import DetectorCsv
 
@@ -73,4 +81,12 @@ def builder(
         from engram.datasets.moving_digits import MovingDigits
 
         return MovingDigits(**arguments, **kind)
+    if source == "bars_and_stripes":
+        from engram.datasets.bars_and_stripes import BarsAndStripes
+
+        return BarsAndStripes(**arguments, **kind)
+    if source == "digits":
+        from engram.datasets.digits import Digits
+
+        return Digits(**arguments, **kind)
     raise ValueError(f"`source` must be a dataset's word. Received: {source!r}")

@@ -42,6 +42,45 @@ def recurrent(
     return _of_task(spec["task"]).recurrent(layer, spec, name, learning_rate)
 
 
+def convolutional(
+    layer: Callable, spec: dict[str, Any], name: str, learning_rate
+) -> "keras.Model":
+    """Returns the compiled model of the spec's task around a layer over images.
+
+    Args:
+        layer: function of `return_sequences`, a bool, to a layer from `(B, T, H, W, F)`
+            to `(B, H, W, U)`, or to `(B, T, H, W, U)` if it is true.
+        spec: contents of the dataset's `spec.json`; its task decides inputs, head, loss.
+        name: name of the model.
+        learning_rate: float or schedule.
+
+    Raises:
+        ValueError: if the task or the dataset has no images.
+    """
+    if spec["task"] == "video":
+        from engram.models import video
+
+        return video.next_frame(layer(return_sequences=True), spec, name, learning_rate)
+    if spec["task"] == "forecasting":
+        from engram.models import forecasting
+
+        return forecasting.convolutional(layer, spec, name, learning_rate)
+    raise ValueError(
+        f"model {name!r} needs images: task 'video', or 'forecasting' on a grid."
+        f" Received: dataset {spec['dataset']!r} of task {spec['task']!r}"
+    )
+
+
+def start(word: str, model: "keras.Model", path: str | Path) -> None:
+    """Gives `model` of `word` the weights of the pretrained stack at `path`.
+
+    Raises:
+        ValueError: if the stack does not fit, or an entry of the archive lies outside it.
+    """
+    _refuse_escapes(Path(path))
+    _module(word).start(model, path)
+
+
 def load(word: str, task: str, path: str | Path) -> "keras.Model":
     """Returns the model of `word`, for `task`, saved at `path`; runs no code from it.
 
@@ -79,6 +118,14 @@ def _of_task(task: str) -> ModuleType:
         from engram.models import video
 
         return video
+    if task == "density":
+        from engram.models import density
+
+        return density
+    if task == "classification":
+        from engram.models import classification
+
+        return classification
     raise ValueError(f"`task` must be a task's word. Received: {task!r}")
 
 
@@ -135,4 +182,12 @@ def _module(word: str) -> ModuleType:
         from engram.models import conv_stlm
 
         return conv_stlm
+    if word == "rbm":
+        from engram.models import rbm
+
+        return rbm
+    if word == "deep_net":
+        from engram.models import deep_net
+
+        return deep_net
     raise ValueError(f"`model` must be a module of engram.models. Received: {word!r}")

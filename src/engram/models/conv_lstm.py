@@ -1,12 +1,14 @@
 """ConvLSTM: an LSTM at every place of an image, its maps convolutions."""
 
+import functools
+
 import keras
 
-from engram.models import video
+from engram import models
 
 
 def build(spec, learning_rate, filters, kernel_size):
-    """Returns the compiled model of next frames around one layer.
+    """Returns the compiled model of the spec's task around one layer.
 
     Args:
         spec: contents of `spec.json`.
@@ -14,7 +16,7 @@ def build(spec, learning_rate, filters, kernel_size):
         filters: int, features `F` of the memory at each place.
         kernel_size: int, places that a convolution reaches over, on each side.
     """
-    body = keras.layers.ConvLSTM2D(
-        filters, kernel_size, padding="same", return_sequences=True
+    layer = functools.partial(
+        keras.layers.ConvLSTM2D, filters, kernel_size, padding="same"
     )
-    return video.next_frame(body, spec, "conv_lstm", learning_rate)
+    return models.convolutional(layer, spec, "conv_lstm", learning_rate)

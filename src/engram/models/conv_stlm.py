@@ -1,13 +1,15 @@
 """ConvSTLM: a short and a long memory at every place of an image."""
 
+import functools
+
+from engram import models
 from engram.layers.stlm.conv_stlm import ConvSTLM2D
-from engram.models import video
 
 
 def build(
     spec, learning_rate, filters, kernel_size, combine, short_horizon, long_horizon
 ):
-    """Returns the compiled model of next frames around one layer.
+    """Returns the compiled model of the spec's task around one layer.
 
     Args:
         spec: contents of `spec.json`.
@@ -19,13 +21,13 @@ def build(
             value for at the start of training.
         long_horizon: float, the same of the long memory.
     """
-    body = ConvSTLM2D(
+    layer = functools.partial(
+        ConvSTLM2D,
         filters,
         kernel_size,
         combine=combine,
         short_horizon=short_horizon,
         long_horizon=long_horizon,
         padding="same",
-        return_sequences=True,
     )
-    return video.next_frame(body, spec, "conv_stlm", learning_rate)
+    return models.convolutional(layer, spec, "conv_stlm", learning_rate)

@@ -1,6 +1,7 @@
 """What all forecasters share: inputs, loss, and one body for every detector."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -76,6 +77,41 @@ def recurrent(
     return shared_forecaster(body, spec, name, learning_rate)
 
 
+def convolutional(
+    layer: Callable, spec: dict[str, Any], name: str, learning_rate
+) -> keras.Model:
+    """Returns a `shared_forecaster` around a layer that sees all detectors at once.
+
+    Detector `n` is the pixel at row `n // W`, column `n % W`. Its features are those of
+    every forecaster, its reading and the time of day, and a 1 x 1 convolution K of
+    the layer's last output predicts the change from its last reading:
+
+        x_t = image of [reading, sin(2 pi slot / day), cos(2 pi slot / day)]   (H, W, 3)
+        h = layer(x_1, ..., x_T)                                               (H, W, U)
+        forecast = last reading + h K + b, pixel by pixel                      (H, W, P)
+
+    Args:
+        layer: function of `return_sequences`, a bool, to a layer from `(B, T, H, W, 3)`
+            to `(B, H, W, U)` if it is false.
+        spec: contents of `spec.json`.
+        name: name of the model.
+        learning_rate: float or schedule.
+
+    Raises:
+        ValueError: if the dataset has no grid.
+    """
+    height, width = _grid(spec, name)
+    over_images = layer(return_sequences=False)
+
+    def body(x):  # (B N, T, 3)
+        steps, features = x.shape[1:]
+        x = ops.reshape(x, (-1, height, width, steps, features))
+        h = over_images(ops.transpose(x, (0, 3, 1, 2, 4)))  # (B, H, W, U)
+        return ops.reshape(h, (-1, h.shape[-1]))  # (B N, U)
+
+    return shared_forecaster(body, spec, name, learning_rate)
+
+
 def _clock(slot, steps: int, day: int):
     """Returns the time of day of the `steps` intervals before `slot`, `(B, T, 2)`."""
     before = ops.arange(-steps, 0, dtype="float32")  # (T,)
@@ -83,6 +119,24 @@ def _clock(slot, steps: int, day: int):
         2 * math.pi / day
     )
     return ops.stack([ops.sin(angle), ops.cos(angle)], axis=-1)
+
+
+def _grid(spec: dict[str, Any], name: str) -> tuple[int, int]:
+    """Returns the rows and columns of the dataset's grid, for the model `name`.
+
+    Raises:
+        ValueError: if its layout is not `grid <rows> x <columns>`, a place a detector.
+    """
+    found = re.fullmatch(r"grid (\d+) x (\d+)", spec["layout"])
+    height, width = map(int, found.groups()) if found else (0, 0)
+    if height * width != len(spec["detectors"]):
+        raise ValueError(
+            f"model {name!r} needs detectors on a grid, which dataset"
+            f" {spec['dataset']!r} does not have: expected the layout 'grid <rows> x"
+            f" <columns>' for its {len(spec['detectors'])} detectors. Received:"
+            f" {spec['layout']!r}"
+        )
+    return height, width
 
 
 class ClosedForm(keras.Model):

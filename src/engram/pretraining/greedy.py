@@ -1,23 +1,20 @@
-"""Deep belief networks: RBMs trained one on top of the other, then unrolled.
+"""Deep belief networks: RBMs trained one on top of the other.
 
-Each RBM learns the density of what the one below says of the rows, `p(h = 1 | v)`. As
-ordinary dense layers, the stack is the start of a classifier or an autoencoder:
+Each RBM learns the density of what the one below says of the rows, `p(h = 1 | v)`.
+`engram.layers.rbm.unrolled` makes the stack the start of a classifier or an autoencoder.
 
-    upwards      sigmoid(x K + k),   K = W / sigma^2,   k = c - mu K
-    downwards    b + (h - lambda) W^T,  then a sigmoid, or mu added for Gaussian units
-
-so at the start the dense layers give what the RBMs give.
-
-Sources: Hinton, Osindero & Teh 2006, A fast learning algorithm for deep belief nets;
-Hinton & Salakhutdinov 2006, Reducing the dimensionality of data with neural networks.
+Source: Hinton, Osindero & Teh 2006, A fast learning algorithm for deep belief nets.
 """
 
+import math
 from collections.abc import Callable
 
 import keras
 import numpy as np
 from keras import ops
 
+from engram.layers.rbm import monitor
+from engram.layers.rbm.contrastive_divergence import ContrastiveDivergence
 from engram.layers.rbm.rbm import RBM
 
 Train = Callable[[RBM, np.ndarray], dict[str, list[float]]]
@@ -41,43 +38,71 @@ def pretrain(rbms: list[RBM], rows, train: Train) -> list[dict[str, list[float]]
     return histories
 
 
+def train_stack(
+    rows,
+    held,
+    units: list[int],
+    visible: str,
+    epochs: int,
+    learning_rate: float,
+    seed: int,
+    record: Callable[[dict[str, float], int], None],
+    look_every: int = 1,
+    **how,
+) -> tuple[keras.Sequential, list[dict[str, list[float]]]]:
+    """Trains a new stack; returns it as a model of its layers, and a history of each.
+
+    The learning rate falls to 0 along a half cosine.
+
+    Args:
+        rows: float array `(N, V)`.
+        held: float array, rows that are looked at but not trained on.
+        units: list of ints, hidden units of each RBM, the first reads the rows.
+        visible: kind of the first one's visible units; all others' are Bernoulli.
+        epochs: int, of each RBM.
+        learning_rate: float, of the first epoch.
+        seed: int, of weights, order of rows and draws.
+        record: function of numbers and epoch, such as a run's, called after each look;
+            the numbers' names start with `rbm_1_`, `rbm_2_`, ...
+        look_every: int, epochs from one look at the held-out rows to the next.
+        **how: of `ContrastiveDivergence`.
+    """
+    kinds = [visible, *["bernoulli"] * (len(units) - 1)]
+    rbms = [
+        RBM(size, visible=kind, seed=100 * seed + n, name=f"rbm_{n}")
+        for n, (size, kind) in enumerate(zip(units, kinds, strict=True), start=1)
+    ]
+
+    def learn(rbm, rows):
+        nonlocal held
+        look = monitor.monitor(rows, held)
+
+        def told(rbm, epoch):
+            seen = look(rbm, epoch)
+            record({f"{rbm.name}_{name}": value for name, value in seen.items()}, epoch)
+            return seen
+
+        trainer = ContrastiveDivergence(
+            rbm,
+            learning_rate=lambda epoch: learning_rate * _half_cosine(epoch / epochs),
+            seed=rbm.seed,
+            **how,
+        )
+        history = trainer.fit(rows, epochs, told, look_every)
+        held = upwards(rbm, held)
+        return history
+
+    histories = pretrain(rbms, rows, learn)
+    return keras.Sequential([keras.Input(rbms[0].kernel.shape[:1]), *rbms]), histories
+
+
+def _half_cosine(share: float) -> float:
+    return (1 + math.cos(math.pi * share)) / 2
+
+
 def upwards(rbm: RBM, rows) -> np.ndarray:
     """Returns `p(h = 1 | v)` `(N, L)` of rows `(N, V)`."""
     pieces = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
     return np.concatenate(
         [ops.convert_to_numpy(rbm.hidden_probabilities(one)) for one in pieces]
     )
-
-
-def encoder(rbms: list[RBM]) -> list[keras.layers.Dense]:
-    """Returns dense layers with sigmoids that compute what the stack computes."""
-    layers = []
-    for n, rbm in enumerate(rbms, start=1):
-        w = rbm.density()
-        kernel = w.kernel
-        if w.log_variance is not None:
-            kernel = kernel * ops.exp(-w.log_variance)[:, None]
-        bias = w.hidden_bias - ops.matmul(w.visible_offset, kernel)
-        layers.append(_dense(kernel, bias, "sigmoid", f"hidden_{n}"))
-    return layers
-
-
-def decoder(rbms: list[RBM]) -> list[keras.layers.Dense]:
-    """Returns dense layers from the top hidden units down to the means of rows."""
-    layers = []
-    for n, rbm in reversed(list(enumerate(rbms, start=1))):
-        w = rbm.density()
-        kernel = ops.transpose(w.kernel)
-        bias = w.visible_bias - ops.matmul(w.hidden_offset, kernel)
-        gaussian = w.log_variance is not None
-        bias = bias + w.visible_offset if gaussian else bias
-        activation = "linear" if gaussian else "sigmoid"
-        layers.append(_dense(kernel, bias, activation, f"visible_{n}"))
-    return layers
-
-
-def _dense(kernel, bias, activation, name):
-    layer = keras.layers.Dense(kernel.shape[1], activation=activation, name=name)
-    layer.build((None, kernel.shape[0]))
-    layer.set_weights([kernel, bias])
-    return layer

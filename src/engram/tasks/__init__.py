@@ -20,4 +20,12 @@ def task(word: str) -> ModuleType:
         from engram.tasks import video
 
         return video
+    if word == "density":
+        from engram.tasks import density
+
+        return density
+    if word == "classification":
+        from engram.tasks import classification
+
+        return classification
     raise ValueError(f"`task` must be a module of engram.tasks. Received: {word!r}")

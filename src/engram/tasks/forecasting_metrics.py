@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-MINUTES = (15, 30, 45, 60)
+MINUTES = (15, 30, 45, 60, 180, 360, 720)
 MAPE_FLOOR = 1.0  # a standstill has no relative error
 
 

@@ -1,1 +1,1 @@
-"""Restricted Boltzmann machine: its energy, and the layer."""
+"""Restricted Boltzmann machines: energy, layer, training, likelihood, unrolling."""

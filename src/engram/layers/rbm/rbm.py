@@ -29,7 +29,7 @@ class RBM(keras.layers.Layer):
 
     so it stands in a `Sequential` like a dense layer with a sigmoid. `fit` then trains
     `kernel` and `hidden_bias`; the other weights belong to the density alone, and
-    `engram.pretraining` trains all of them.
+    `engram.pretraining.ContrastiveDivergence` trains all of them.
 
     The offsets mu and lambda centre the units; they change the parameters of a density,
     not which densities there are. `adapt` sets them, and the visible biases, from data.

@@ -14,9 +14,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from engram.layers.rbm import energy
+from engram.layers.rbm import energy, enumeration
 from engram.layers.rbm.rbm import RBM
-from engram.pretraining import enumeration
 
 SEEN = 1000  # rows of each part whose free energies are compared
 FLIPPED = 100  # rows whose every bit is flipped
@@ -35,7 +34,7 @@ def monitor(train, held, exact_every: int = 0) -> Callable[[RBM, int], dict[str,
 
     def look(rbm: RBM, epoch: int) -> dict[str, float]:
         seen = {
-            "reconstruction": float(np.square(held - rbm.reconstruct(held)).mean()),
+            "reconstruction": reconstruction(rbm, held),
             "free_energy_gap": free_energy_gap(rbm, train, held),
         }
         if rbm.visible == "bernoulli":
@@ -49,6 +48,11 @@ def monitor(train, held, exact_every: int = 0) -> Callable[[RBM, int], dict[str,
         return seen
 
     return look
+
+
+def reconstruction(rbm: RBM, rows) -> float:
+    """Returns the mean squared error of `rbm.reconstruct`, over rows and units."""
+    return float(np.square(rows - np.asarray(rbm.reconstruct(rows))).mean())
 
 
 def free_energy_gap(rbm: RBM, train, held) -> float:

@@ -43,12 +43,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from engram.layers.rbm import energy
+from engram.layers.rbm import draws, energy
+from engram.layers.rbm.enumeration import LIMIT, all_rows
 from engram.layers.rbm.rbm import RBM, check_rows
-from engram.pretraining import draws
-from engram.pretraining.enumeration import LIMIT, all_rows
 
 METHODS = ("cd", "pcd", "exact")
+DRAWS = 2**20  # numbers of draws that belong to an update, whatever its `k`
 Schedule = float | Callable[[int], float]  # of the epoch, from 0 on
 
 
@@ -65,11 +65,17 @@ class ContrastiveDivergence:
         k: int, Gibbs steps of an update, or a function from the epoch to that.
         chains: int, how many chains live on (`"pcd"`); as many as `batch_size` if None.
         batch_size: int, rows of an update; the last batch of an epoch may be smaller.
+        passes: int, how often an epoch goes through the rows: more than once where they
+            are few.
         learning_rate: float, or a function from the epoch to that.
         momentum: float in [0, 1), or a function from the epoch to that.
         weight_decay: float, L2, of the kernel.
         sparsity_target: float in (0, 1), mean hidden probability to aim for, or None.
         sparsity_cost: float, how strongly.
+        sample_visible: bool, how Bernoulli visible units enter. True: as zeros and ones;
+            what lies between in a row is the chance of a one, drawn anew in every update.
+            False: as probabilities, in the rows and in the model's last step (Hinton &
+            Salakhutdinov 2006), which keeps more of the rows in deep stacks.
         centred: bool, whether offsets follow the means of the data.
         offset_rate: float in (0, 1], the share by which they follow, each update.
         seed: int, of the order of rows and of all draws.
@@ -89,11 +95,13 @@ class ContrastiveDivergence:
         k: int | Callable[[int], int] = 1,
         chains: int | None = None,
         batch_size: int = 100,
+        passes: int = 1,
         learning_rate: Schedule = 0.05,
         momentum: Schedule = 0.5,
         weight_decay: float = 0.0,
         sparsity_target: float | None = None,
         sparsity_cost: float = 0.0,
+        sample_visible: bool = True,
         centred: bool = True,
         offset_rate: float = 0.01,
         seed: int = 0,
@@ -103,6 +111,7 @@ class ContrastiveDivergence:
         self.replicas = strategy.num_replicas_in_sync if strategy else 1
         self.chains = batch_size if chains is None else chains
         _check(method in METHODS, "method", f"one of {METHODS}", method)
+        _check(passes >= 1, "passes", "at least 1", passes)
         for name, count in (("batch_size", batch_size), ("chains", self.chains)):
             _check(count >= 1, name, "at least 1", count)
             _check(
@@ -121,11 +130,13 @@ class ContrastiveDivergence:
         self.method = method
         self.k = k
         self.batch_size = batch_size
+        self.passes = passes
         self.learning_rate = learning_rate
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.sparsity_target = sparsity_target
         self.sparsity_cost = sparsity_cost
+        self.sample_visible = sample_visible
         self.centred = centred
         self.offset_rate = offset_rate
         self.seed = seed
@@ -133,13 +144,11 @@ class ContrastiveDivergence:
         self.jit_compile = jit_compile and self.replicas == 1
         self.epoch = 0  # epochs done
         self.updates = 0  # updates done
+        self._between = False  # whether rows have values between 0 and 1
         self._velocity: list[tf.Tensor] = []
         self._living: tf.Tensor | None = None  # hidden units of the chains (chains, L)
         self._run = tf.function(
-            self._epoch,
-            jit_compile=self.jit_compile,
-            autograph=False,
-            reduce_retracing=True,
+            self._epoch, jit_compile=self.jit_compile, autograph=False
         )
         for name in ("learning_rate", "momentum", "k"):
             self._at(name, 0)  # refuses a wrong number now
@@ -149,6 +158,7 @@ class ContrastiveDivergence:
         rows,
         epochs: int,
         monitor: Callable[[RBM, int], dict[str, float]] | None = None,
+        look_every: int = 1,
     ) -> dict[str, list[float]]:
         """Trains until `epochs` epochs are done in all; returns what was seen of each.
 
@@ -156,9 +166,11 @@ class ContrastiveDivergence:
             rows: float array `(N, V)`.
             epochs: int, epochs in all, those before a `load` included.
             monitor: function of the RBM and the epoch (1 is the first) to numbers.
+            look_every: int, epochs from one look of the monitor to the next.
 
         Returns:
-            `epoch`, `seconds`, `monitor_seconds` and the monitor's names, each a list.
+            `epoch`, `seconds` of every epoch; `looked` (epochs), `monitor_seconds` and
+            the monitor's names, of those that it looked at. Each is a list.
 
         Raises:
             ValueError: if the rows cannot be those of this RBM.
@@ -170,13 +182,11 @@ class ContrastiveDivergence:
             began = time.perf_counter()
             self._one_epoch(rows)
             trained = time.perf_counter()
-            found = monitor(self.rbm, self.epoch) if monitor else {}
-            seen = {
-                "epoch": self.epoch,
-                "seconds": trained - began,
-                "monitor_seconds": time.perf_counter() - trained,
-                **found,
-            }
+            seen = {"epoch": self.epoch, "seconds": trained - began}
+            if monitor and self.epoch % look_every == 0:
+                found = monitor(self.rbm, self.epoch)
+                seconds = time.perf_counter() - trained
+                seen |= {"looked": self.epoch, "monitor_seconds": seconds, **found}
             for name, value in seen.items():
                 history.setdefault(name, []).append(value)
         return history
@@ -187,7 +197,8 @@ class ContrastiveDivergence:
         The layer alone is saved with Keras, as any layer: this file has its weights too,
         and besides them velocities, chains and where the random numbers stand.
         """
-        arrays = {"weights": _present(self.rbm.density()), "velocity": self._velocity}
+        velocity = self._velocity or [tf.zeros_like(one) for one in self._learned()]
+        arrays = {"weights": _present(self.rbm.density()), "velocity": velocity}
         named: dict[str, Any] = {
             f"{name}_{n}": np.asarray(array)
             for name, several in arrays.items()
@@ -232,12 +243,15 @@ class ContrastiveDivergence:
             "method": self.method,
             "chains": self.chains,
             "batch_size": self.batch_size,
+            "passes": self.passes,
+            "sample_visible": self.sample_visible,
             "centred": self.centred,
             "seed": self.seed,
             "jit_compile": self.jit_compile,
             "visible": self.rbm.visible,
             "visible_units": int(self.rbm.kernel.shape[0]),
             "units": self.rbm.units,
+            "dtype": self.rbm.variable_dtype,
         }
 
     def _prepare(self, rows) -> tf.Tensor:
@@ -252,6 +266,8 @@ class ContrastiveDivergence:
                 f" visible units. Received: {visible} {rbm.visible} units"
             )
         rows = check_rows(rows, rbm.visible, rbm.variable_dtype, visible)
+        between = tf.reduce_any((rows > 0) & (rows < 1))
+        self._between = rbm.visible == "bernoulli" and bool(between)
         if not self._velocity:
             self._velocity = [tf.zeros_like(one) for one in self._learned()]
         if self._living is None and self.method == "pcd":
@@ -294,6 +310,7 @@ class ContrastiveDivergence:
             self._velocity,
             living,
             self._at("k", self.epoch),
+            self.sample_visible and self._between,
         )
         if not all(np.isfinite(one).all() for one in weights):
             raise Diverged(
@@ -312,25 +329,41 @@ class ContrastiveDivergence:
         A batch that has fewer rows is filled up with rows that do not count.
         """
         cards = np.random.Generator(np.random.PCG64([self.seed, self.epoch]))
-        updates = -(-count // self.batch_size)
-        filled = np.zeros(updates * self.batch_size, np.int32)
-        filled[:count] = cards.permutation(count)
-        counts = np.arange(len(filled)) < count
-        shape = (updates, self.batch_size)
+        updates = -(-count // self.batch_size)  # of a pass
+        filled = np.zeros((self.passes, updates * self.batch_size), np.int32)
+        for one in filled:
+            one[:count] = cards.permutation(count)
+        counts = np.broadcast_to(np.arange(filled.shape[1]) < count, filled.shape)
+        shape = (self.passes * updates, self.batch_size)
         return filled.reshape(shape), counts.reshape(shape)
 
     def _epoch(
-        self, rows, order, counted, first, rate, momentum, weights, velocity, living, k
+        self,
+        rows,
+        order,
+        counted,
+        first,
+        rate,
+        momentum,
+        weights,
+        velocity,
+        living,
+        k,
+        chances,
     ):
         """Returns weights, velocity and chains after the updates that `order` lists."""
         states = all_rows(rows.shape[1], rows.dtype) if self.method == "exact" else None
 
         def update(t, weights, velocity, living):
             v, counts = tf.gather(rows, order[t]), counted[t]
-            w = _whole(weights)
+            w, number = _whole(weights), first + tf.cast(t, tf.int64)
+            if chances:  # the draw before those of the next update
+                last = (number + 1) * DRAWS - 1
+                u = draws.uniform(v.shape, self.seed, last, self.jit_compile, v.dtype)
+                v = tf.cast(u < v, v.dtype)
             shares = counts / tf.reduce_sum(counts)  # (B,), each row's weight in a mean
             gradient, data, living = self._gradient(
-                w, v, shares, living, states, first + tf.cast(t, tf.int64), k
+                w, v, shares, living, states, number, k
             )
             weights, velocity = self._step(w, gradient, data, velocity, rate, momentum)
             return t + 1, _present(weights), velocity, living
@@ -390,7 +423,7 @@ class ContrastiveDivergence:
 
     def _phases(self, w, v, shares, living, states, number, k, replica):
         """Returns one replica's part of: data phase, data means, model phase, chains."""
-        draw = _Draws(self, v.dtype, number, k, replica)
+        draw = _Draws(self, v.dtype, number, replica)
         part = draw.part
         v, shares = part(v), part(shares)
         p = tf.sigmoid(energy.hidden_logits(w, v))
@@ -415,6 +448,9 @@ class ContrastiveDivergence:
                 v = mean + tf.exp(w.log_variance / 2) * draw.normal(mean, count)
             p = tf.sigmoid(energy.hidden_logits(w, v))
             h = draw.ones(p, count)
+        if w.log_variance is None and not self.sample_visible:
+            v = mean  # the chains go on from what was drawn
+            p = tf.sigmoid(energy.hidden_logits(w, v))
         return data, means, phase(w, v, p, shares), h if self.method == "pcd" else living
 
 
@@ -463,9 +499,9 @@ class _Draws:
     Each draw is made for all rows; a replica takes those of its own rows.
     """
 
-    def __init__(self, how, dtype, number, k, replica):
+    def __init__(self, how, dtype, number, replica):
         self._how, self._dtype, self._replica = how, dtype, replica
-        self._next = number * (3 * k + 1)  # no two updates share a draw
+        self._next = number * DRAWS
 
     def part(self, rows):
         """Returns this replica's share of rows."""

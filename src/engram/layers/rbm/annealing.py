@@ -28,9 +28,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from engram.layers.rbm import energy
+from engram.layers.rbm import draws, energy, enumeration
 from engram.layers.rbm.rbm import RBM, check_rows
-from engram.pretraining import draws, enumeration
 
 
 class LogZ(NamedTuple):
@@ -66,7 +65,8 @@ def forward(rbm: RBM, rows, betas=None, chains: int = 100, seed: int = 0) -> Log
     """
     w, base, betas = _prepared(rbm, rows, betas)
     start = _independent(w, base, chains, seed)
-    weights = _anneal(w, base, tf.constant(betas, start.dtype), start, seed).numpy()
+    upwards = tf.constant(betas, start.dtype)
+    weights = _anneal(w, base, upwards, start, tf.constant(seed, tf.int64)).numpy()
     return _estimate(_log_z0(w, base), weights, 1)
 
 
@@ -95,16 +95,17 @@ def backward(
         chosen = np.random.Generator(np.random.PCG64(seed)).integers(0, len(rows), chains)
         start = tf.constant(rows[chosen], w.kernel.dtype)
         warm = tf.ones(steps + 1, start.dtype)
-        start = _anneal(w, base, warm, start, seed + 1, moved=True)
+        other = tf.constant(seed + 1, tf.int64)
+        start = _anneal(w, base, warm, start, other, moved=True)
     downwards = tf.constant(betas[::-1].copy(), start.dtype)
-    weights = _anneal(w, base, downwards, start, seed).numpy()
+    weights = _anneal(w, base, downwards, start, tf.constant(seed, tf.int64)).numpy()
     return _estimate(_log_z0(w, base), weights, -1)
 
 
 def _prepared(rbm: RBM, rows, betas):
     """Returns weights, bias of the independent pixels and betas."""
     betas = temperatures() if betas is None else np.asarray(betas, np.float64)
-    if betas[0] != 0 or betas[-1] != 1 or (np.diff(betas) < 0).any():
+    if betas[0] != 0 or betas[-1] != 1 or not (np.diff(betas) > 0).all():
         raise ValueError(
             f"`betas` must rise from 0 to 1. Received: {betas[0]} to {betas[-1]}"
         )
@@ -136,11 +137,12 @@ def _independent(w, base, chains, seed):
 
 def _exact(w, chains, seed):
     """Draws rows `(chains, V)` of an RBM whose hidden states can be enumerated."""
-    states = enumeration.all_rows(w.kernel.shape[1], w.kernel.dtype)
-    logits = -energy.hidden_free_energy(w, states).numpy().astype(np.float64)
+    units = w.kernel.shape[1]
+    logits = enumeration.log_weights(w, energy.hidden_free_energy, units)
     chances = np.exp(logits - np.logaddexp.reduce(logits))
     coins = np.random.Generator(np.random.PCG64(seed))
-    h = tf.gather(states, coins.choice(len(chances), chains, p=chances / chances.sum()))
+    drawn = coins.choice(len(chances), chains, p=chances / chances.sum())
+    h = tf.constant(enumeration.numbered_rows(drawn, units), w.kernel.dtype)
     return _visible(w, energy.visible_mean(w, h), seed, 0, False)
 
 
@@ -178,8 +180,8 @@ def _anneal(w, base, betas, v, seed, moved=False):
         weight += tf.cast(gain, tf.float64)
         p = tf.sigmoid(betas[n] * a)
         h = tf.cast(draws.uniform(p.shape, seed, 3 * n, True, p.dtype) < p, p.dtype)
-        moved = at(betas[n])._replace(kernel=betas[n] * w.kernel)
-        v = _visible(w, energy.visible_mean(moved, h), seed, 3 * n + 1, True)
+        cooler = at(betas[n])._replace(kernel=betas[n] * w.kernel)
+        v = _visible(w, energy.visible_mean(cooler, h), seed, 3 * n + 1, True)
         return n + 1, v, weight
 
     count = betas.shape[0]

@@ -5,6 +5,8 @@
 Letters: `V` visible, `L` hidden units, `B` rows.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from keras import ops
 
@@ -16,7 +18,27 @@ CHUNK = 2**14  # states at a time
 
 def all_rows(units: int, dtype="float64"):
     """Returns all `2^units` rows of zeros and ones, `(2^units, units)`."""
-    return ops.cast(_rows(np.arange(2**units), units), dtype)
+    return ops.cast(numbered_rows(np.arange(2**units), units), dtype)
+
+
+def numbered_rows(numbers: np.ndarray, units: int) -> np.ndarray:
+    """Returns the rows of `all_rows` with the numbers given, `(B, units)`."""
+    return (numbers[:, None] >> np.arange(units) & 1).astype(np.float64)
+
+
+def log_weights(w: energy.Weights, side: Callable, units: int) -> np.ndarray:
+    """Returns `-side(w, state)` of all states of one side, `(2^units,)`, in float64.
+
+    Args:
+        w: the RBM's weights.
+        side: `energy.free_energy` or `energy.hidden_free_energy`.
+        units: int, of the side that is gone through.
+    """
+    w, found = _float64(w), []
+    for start in range(0, 2**units, CHUNK):
+        states = numbered_rows(np.arange(start, min(start + CHUNK, 2**units)), units)
+        found.append(ops.convert_to_numpy(-side(w, ops.convert_to_tensor(states))))
+    return np.concatenate(found)
 
 
 def log_partition(rbm) -> float:
@@ -25,7 +47,7 @@ def log_partition(rbm) -> float:
     Raises:
         ValueError: if neither side has at most 20 units to go through.
     """
-    w = _float64(rbm.density())
+    w = rbm.density()
     visible, hidden = w.kernel.shape
     discrete = w.log_variance is None
     if discrete and visible <= hidden:
@@ -37,12 +59,7 @@ def log_partition(rbm) -> float:
             f"the exact log Z enumerates the smaller side, of at most {LIMIT}"
             f" units. Received: {visible} visible and {hidden} hidden units"
         )
-    total = -np.inf
-    for start in range(0, 2**units, CHUNK):
-        states = _rows(np.arange(start, min(start + CHUNK, 2**units)), units)
-        found = ops.convert_to_numpy(-side(w, ops.convert_to_tensor(states)))
-        total = np.logaddexp(total, np.logaddexp.reduce(found))
-    return float(total)
+    return float(np.logaddexp.reduce(log_weights(w, side, units)))
 
 
 def log_likelihood(rbm, rows, log_z: float | None = None) -> np.ndarray:
@@ -57,11 +74,6 @@ def log_likelihood(rbm, rows, log_z: float | None = None) -> np.ndarray:
     w = _float64(rbm.density())
     rows = ops.convert_to_tensor(np.asarray(rows, np.float64))
     return -ops.convert_to_numpy(energy.free_energy(w, rows)) - log_z
-
-
-def _rows(numbers: np.ndarray, units: int) -> np.ndarray:
-    """Returns the binary digits of each number, `(B, units)`."""
-    return (numbers[:, None] >> np.arange(units) & 1).astype(np.float64)
 
 
 def _float64(w: energy.Weights) -> energy.Weights:

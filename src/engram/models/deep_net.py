@@ -1,0 +1,61 @@
+"""Dense layers over the pixels of an image, as many as wanted."""
+
+from pathlib import Path
+
+import keras
+
+from engram.models import classification
+
+
+def build(spec, learning_rate, units, activation, optimizer, dropout):
+    """Returns a compiled classifier of images.
+
+        h_0 = all pixels in a row                  (B, H W F)
+        h_n = activation(h_{n-1} W_n + b_n)        (B, units[n-1]), layer hidden_n
+
+    Weights start uniform, as Glorot and Bengio 2010 have them ("Understanding the
+    difficulty of training deep feedforward neural networks", AISTATS), biases at zero.
+
+    Args:
+        spec: contents of `spec.json`.
+        learning_rate: float or schedule.
+        units: list of ints, width of each hidden layer.
+        activation: `"sigmoid"`, `"tanh"` or `"relu"`.
+        optimizer: `"sgd"`, with a momentum of 0.9, or `"adam"`.
+        dropout: share in [0, 1) of each hidden layer's outputs that a step of training
+            leaves out; 0 adds no layer.
+    """
+    images = classification.inputs(spec)
+    h = keras.layers.Flatten(name="pixels")(images)
+    for n, width in enumerate(units, start=1):
+        h = keras.layers.Dense(
+            width,
+            activation=activation,
+            kernel_initializer="glorot_uniform",
+            name=f"hidden_{n}",
+        )(h)
+        if dropout:
+            h = keras.layers.Dropout(dropout, name=f"dropout_{n}")(h)
+    how = classification.optimizer(optimizer, learning_rate)
+    return classification.classifier(images, h, spec, "deep_net", how)
+
+
+def start(model: keras.Model, path: Path) -> None:
+    """Gives the first hidden layers the weights of the stack of RBMs saved at `path`.
+
+    Raises:
+        ValueError: if the stack is higher or of other widths.
+    """
+    from engram.layers.rbm import rbm, unrolled  # noqa: F401, the first registers RBM
+
+    stack = keras.models.load_model(path, compile=False, safe_mode=True)
+    hidden = [layer for layer in model.layers if layer.name.startswith("hidden_")]
+    given = unrolled.encoder(stack.layers)
+    ours, theirs = ([one.kernel.shape for one in some] for some in (hidden, given))
+    if ours[: len(theirs)] != theirs:
+        raise ValueError(
+            f"{path}: the stack's kernels must be those of the first hidden layers,"
+            f" {ours}. Received: {theirs}"
+        )
+    for layer, pretrained in zip(hidden, given, strict=False):
+        layer.set_weights(pretrained.get_weights())

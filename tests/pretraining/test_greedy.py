@@ -1,0 +1,138 @@
+"""A stack learns from the bottom up, each RBM on what the one below says."""
+
+import numpy as np
+import rbm_equations as equations
+
+from engram.layers import RBM
+from engram.pretraining import greedy
+
+V = 6
+
+
+def _stack(visible="bernoulli", dtype="float32"):
+    """Returns three RBMs, 6-5-4-3, of which no weight is zero."""
+    kinds = [visible, "bernoulli", "bernoulli"]
+    return [
+        equations.draw_weights(RBM(units, kind, dtype=dtype), units + 1, seed=units)
+        for units, kind in zip((5, 4, 3), kinds, strict=True)
+    ]
+
+
+def _rows(visible="bernoulli", rows=20):
+    draw = np.random.default_rng(2)
+    if visible == "bernoulli":
+        return draw.integers(0, 2, (rows, V)).astype("float32")
+    return draw.normal(size=(rows, V)).astype("float32")
+
+
+def _sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def _upwards(rbms, x):
+    """Returns what each RBM of the stack says of the one below, in NumPy."""
+    for rbm in rbms:
+        w = equations.weights(rbm)
+        x = (x - w["visible_offset"]) * np.exp(-w.get("log_variance", 0.0))
+        x = _sigmoid(w["hidden_bias"] + x @ w["kernel"])
+        yield x
+
+
+def test_each_rbm_is_trained_once_on_what_the_trained_one_below_says(monkeypatch):
+    rbms, rows = _stack(), _rows()
+    seen, computed = [], []
+
+    def train(rbm, rows):
+        seen.append((rbm, rows))
+        rbm.hidden_bias.assign(rbm.hidden_bias + 1)  # it learns
+        return {"epoch": [len(seen)]}
+
+    upwards = greedy.upwards
+    monkeypatch.setattr(
+        greedy, "upwards", lambda rbm, rows: computed.append(rbm) or upwards(rbm, rows)
+    )
+    histories = greedy.pretrain(rbms, rows, train)
+    assert histories == [{"epoch": [1]}, {"epoch": [2]}, {"epoch": [3]}]
+    assert [rbm for rbm, _ in seen] == rbms
+    assert computed == rbms[:2]  # each once, the top one never
+    expected = [rows, *_upwards(rbms[:2], rows)]
+    for (_, given), wanted in zip(seen, expected, strict=True):
+        np.testing.assert_allclose(given, wanted, rtol=0, atol=1e-6)
+
+
+def test_many_rows_go_upwards_in_pieces(monkeypatch):
+    (rbm, *_), rows = _stack(), _rows(rows=20)
+    whole = greedy.upwards(rbm, rows)
+    assert whole.shape == (20, 5) and whole.dtype == np.float32
+    monkeypatch.setattr(greedy, "ROWS", 7)
+    np.testing.assert_allclose(greedy.upwards(rbm, rows), whole, rtol=0, atol=1e-7)
+    np.testing.assert_allclose(whole, rbm(rows), rtol=0, atol=1e-7)
+
+
+def test_a_stack_is_trained_and_told_of_from_its_lowest_rbm_up():
+    rows, held = _rows("gaussian", 60), _rows("gaussian", 80)[60:]
+    told = []
+    stack, histories = greedy.train_stack(
+        rows,
+        held,
+        units=[5, 4],
+        visible="gaussian",
+        epochs=4,
+        learning_rate=0.05,
+        seed=3,
+        record=lambda numbers, epoch: told.append((numbers, epoch)),
+        look_every=2,
+        batch_size=20,
+        sample_visible=False,
+        jit_compile=False,
+    )
+    first, second = stack.layers
+    assert [layer.name for layer in stack.layers] == ["rbm_1", "rbm_2"]
+    assert [layer.visible for layer in stack.layers] == ["gaussian", "bernoulli"]
+    assert first.seed != second.seed
+    *_, wanted = _upwards([first, second], held)
+    np.testing.assert_allclose(stack(held), wanted, rtol=0, atol=1e-6)
+    assert [epoch for _, epoch in told] == [2, 4, 2, 4]
+    for k, (numbers, _) in enumerate(told):
+        history = histories[k // 2]
+        assert history["epoch"] == [1, 2, 3, 4] and history["looked"] == [2, 4]
+        name = f"rbm_{1 + k // 2}_"
+        assert name + "free_energy_gap" in numbers
+        for one, value in numbers.items():
+            assert history[one.removeprefix(name)][k % 2] == value
+    (below,) = _upwards([first], rows)  # what the second one learned
+    np.testing.assert_allclose(
+        equations.weights(second)["visible_offset"], below.mean(axis=0), atol=1e-3
+    )
+
+
+def _unheard(numbers, epoch):
+    """Records nothing."""
+
+
+def test_stacks_of_equal_seeds_are_alike_and_of_other_seeds_are_not():
+    def weights(seed):
+        rows = _rows(rows=40)
+        stack, _ = greedy.train_stack(
+            rows, rows, [4, 3], "bernoulli", 1, 0.1, seed, _unheard, jit_compile=False
+        )
+        return np.concatenate([weight.ravel() for weight in stack.get_weights()])
+
+    np.testing.assert_array_equal(weights(1), weights(1))
+    assert np.any(weights(1) != weights(2))
+
+
+def test_the_learning_rate_of_a_stack_falls_to_zero_along_half_a_cosine(monkeypatch):
+    rates = []
+
+    class Trainer(greedy.ContrastiveDivergence):
+        def fit(self, *arguments):
+            rates.append([self.learning_rate(epoch) for epoch in (0, 5, 10)])
+            return super().fit(*arguments)
+
+    monkeypatch.setattr(greedy, "ContrastiveDivergence", Trainer)
+    rows = _rows(rows=20)
+    greedy.train_stack(
+        rows, rows, [3], "bernoulli", 10, 0.4, 1, _unheard, jit_compile=False
+    )
+    np.testing.assert_allclose(rates, [[0.4, 0.2, 0.0]], atol=1e-12)
