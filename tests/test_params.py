@@ -477,3 +477,78 @@ def _command(folder, *arguments):
         text=True,
         timeout=60,
     )
+
+
+# --- pretraining ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def stack(tour):
+    return tour["pretraining"]["digits-stack"]
+
+
+@pytest.fixture
+def stacked(tour):
+    return tour["experiments"]["digits-dbn"]
+
+
+def test_an_experiment_starts_from_a_stack_that_there_is(tour, stacked, fault):
+    stacked["start"] = "runs/digit-stack/pretrained"
+    message = fault(tour)
+    assert "start: unknown 'digit-stack'. Did you mean 'digits-stack'?" in message
+
+
+def test_only_some_models_start_from_a_stack(tour, stlm, fault):
+    stlm["start"] = "runs/digits-stack/pretrained"
+    message = fault(tour)
+    assert f"{STLM}.model: deep_net may start from a stack. Received: 'stlm'" in message
+
+
+def test_the_first_hidden_layers_are_those_of_the_stack(tour, stacked, fault):
+    stacked["args"]["units"] = [100, 50]
+    message = fault(tour)
+    assert "digits-dbn.args.units: must begin with those of 'digits-stack'" in message
+    assert "Received: [100, 50]" in message
+
+
+def test_layers_may_follow_on_the_stack(tmp_path, tour, stacked):
+    stacked["args"]["units"] = [*stacked["args"]["units"], 7]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tour))
+    assert params.load(tmp_path / "params.yaml") == tour
+
+
+def test_every_seed_has_a_stack_of_its_own(tour, stacked, fault):
+    stacked["train"]["seeds"] = [1, 4]
+    message = fault(tour)
+    assert "has a stack for each of the seeds [1, 2, 3]. Received: [4] besides" in message
+
+
+def test_a_stack_and_an_experiment_do_not_write_the_same_folder(tour, stack, fault):
+    tour["pretraining"]["traffic-stlm"] = stack
+    assert "both write runs/traffic-stlm" in fault(tour)
+
+
+@pytest.mark.parametrize(
+    "key, value, told",
+    [
+        ("dataset", "digit", "dataset: unknown 'digit'. Did you mean 'digits'?"),
+        ("task", "density", "dataset 'digits' is for task 'classification'"),
+    ],
+)
+def test_a_stack_reads_a_dataset_of_its_task(tour, stack, fault, key, value, told):
+    stack[key] = value
+    assert f"pretraining.digits-stack.{told}" in fault(tour) or told in fault(tour)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [("k", 0), ("momentum", 1.0), ("method", "cd-1"), ("epochs", 0), ("seeds", [])],
+)
+def test_a_number_that_no_training_can_use_is_refused(tour, stack, fault, key, value):
+    stack["train"][key] = value
+    assert f"pretraining.digits-stack.train.{key}" in fault(tour)
+
+
+def test_a_stack_has_at_least_one_machine(tour, stack, fault):
+    stack["stack"]["units"] = []
+    assert "pretraining.digits-stack.stack.units" in fault(tour)

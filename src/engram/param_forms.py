@@ -223,6 +223,7 @@ MODELS: dict[str, type[Block]] = {
 }
 
 
+STACKED = ("deep_net",)  # models that may start from a stack
 REFITTED = ("dataset", "model", "layers", "args")  # the same as what a refit starts from
 
 

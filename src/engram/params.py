@@ -21,6 +21,7 @@ from engram.param_forms import (
     PREPARE,
     REFITTED,
     SOURCES,
+    STACKED,
     Block,
     Params,
     Refit,
@@ -155,13 +156,31 @@ def _start_faults(where: tuple[str, ...], block: dict, values: dict) -> list[str
     if named and refit:
         return faults + _refit_faults(where, block, values["experiments"][named[1]])
     if named and not faults:
-        stacks = values["pretraining"][named[1]]["train"]["seeds"]
-        missing = sorted(set(block["train"]["seeds"]) - set(stacks))
-        if missing:
-            return [
-                f"{'.'.join(where)}.train.seeds: {named[1]!r} has a stack for each of the"
-                f" seeds {stacks}. Received: {missing} besides"
-            ]
+        return _stack_faults(where, block, named[1], values["pretraining"][named[1]])
+    return faults
+
+
+def _stack_faults(
+    where: tuple[str, ...], block: dict, name: str, stack: dict
+) -> list[str]:
+    """Finds what of an experiment does not fit the stack of RBMs that it starts from."""
+    if block["model"] not in STACKED:
+        return [
+            f"{'.'.join(where)}.model: {' or '.join(STACKED)} may start from a stack."
+            f" Received: {block['model']!r}"
+        ]
+    faults, units = [], stack["stack"]["units"]
+    if block["args"].get("units", [])[: len(units)] != units:
+        faults.append(
+            f"{'.'.join(where)}.args.units: must begin with those of {name!r}, {units}."
+            f" Received: {block['args'].get('units')}"
+        )
+    missing = sorted(set(block["train"]["seeds"]) - set(stack["train"]["seeds"]))
+    if missing:
+        faults.append(
+            f"{'.'.join(where)}.train.seeds: {name!r} has a stack for each of the seeds"
+            f" {stack['train']['seeds']}. Received: {missing} besides"
+        )
     return faults
 
 

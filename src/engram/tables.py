@@ -20,7 +20,7 @@ MEANINGS = {  # of the parts of a metric's key, where they occur
     "accuracy": "accuracy is in per cent, more is better",
     "error": "error is in per cent of images, less is better",
     "likelihood": "log likelihood is in nats an image, more is better",
-    "backward": "“backward” is annealed from the model's side; equal where log Z is exact",
+    "backward": "“backward” is annealed from the model; equal where log Z is exact",
     "gap": "“gap to bound” is how far below the best possible",
     "entropy": "cross entropy is in nats, less is better",
     "bce": "BCE is in nats per frame",

@@ -135,3 +135,48 @@ def test_a_model_comes_back_from_its_file_with_equal_logits(dropout, tmp_path):
     model.save(tmp_path / "model.keras")
     again = models.load("deep_net", "classification", tmp_path / "model.keras")
     np.testing.assert_array_equal(again(images), ops.convert_to_numpy(model(images)))
+
+
+# --- from a stack ---------------------------------------------------------------------
+
+
+def _stack(folder, units):
+    from engram.layers import RBM
+
+    machines = [RBM(size, seed=n) for n, size in enumerate(units)]
+    stack = keras.Sequential([keras.Input((24,)), *machines])
+    machines[0].adapt(_images()[0].reshape(40, 24))
+    stack.save(folder / "stack.keras")
+    return stack
+
+
+def test_a_net_that_starts_from_a_stack_has_its_hidden_layers(tmp_path):
+    stack, model = _stack(tmp_path, [6, 7]), _build(activation="sigmoid")
+    logits = model.get_layer("logits").get_weights()
+    models.start("deep_net", model, tmp_path / "stack.keras")
+    images, _ = _images()
+    hidden = keras.Model(model.input, model.get_layer("hidden_2").output)
+    expected = stack(images.reshape(40, 24))
+    np.testing.assert_allclose(hidden(images), expected, rtol=0, atol=1e-6)
+    for before, after in zip(
+        logits, model.get_layer("logits").get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_layers_above_a_lower_stack_stay_as_they_are(tmp_path):
+    _stack(tmp_path, [6])
+    model = _build(activation="sigmoid")
+    above = model.get_layer("hidden_2").get_weights()
+    models.start("deep_net", model, tmp_path / "stack.keras")
+    for before, after in zip(
+        above, model.get_layer("hidden_2").get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("units", [[5], [6, 7, 8]])
+def test_a_stack_of_another_form_is_refused(tmp_path, units):
+    _stack(tmp_path, units)
+    with pytest.raises(ValueError, match=r"stack.keras.*\(24, 6\).*Received: \[\(24, "):
+        models.start("deep_net", _build(activation="sigmoid"), tmp_path / "stack.keras")

@@ -51,7 +51,7 @@ def start(model: keras.Model, path: Path) -> None:
     stack = keras.models.load_model(path, compile=False, safe_mode=True)
     hidden = [layer for layer in model.layers if layer.name.startswith("hidden_")]
     given = unrolled.encoder(stack.layers)
-    ours, theirs = ([one.kernel.shape for one in some] for some in (hidden, given))
+    ours, theirs = ([tuple(one.kernel.shape) for one in some] for some in (hidden, given))
     if ours[: len(theirs)] != theirs:
         raise ValueError(
             f"{path}: the stack's kernels must be those of the first hidden layers,"

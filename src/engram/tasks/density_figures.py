@@ -68,33 +68,37 @@ def reconstructions(found: dict[str, Any]) -> plt.Figure:
 
 
 def learning(found: dict[str, Any]) -> plt.Figure:
-    """Log-likelihood and free-energy gap, epoch by epoch, of the first seed."""
+    """Log-likelihood and, with held-out rows, free-energy gap of the first seed."""
     history, parts = next(iter(found["history"].values())), found["spec"]["parts"]
-    figure, (above, below) = plt.subplots(
-        2, 1, figsize=(6.4, 5.4), layout="constrained", sharex=True, height_ratios=(2, 1)
-    )
     shared = parts["train"] == parts["validation"]  # no rows are held out
+    panels = 1 if shared or "free_energy_gap" not in history else 2
+    figure, axes = plt.subplots(
+        panels, 1, figsize=(6.4, 1 + 2.2 * panels), layout="constrained", squeeze=False
+    )
+    axis, bound = axes[0, 0], found["spec"]["bound"]
     for name, (colour, label) in LOSSES.items():
         if name in history and not (shared and name == "loss"):
-            values = -np.array(history[name])
             label = "all rows" if shared else label
-            above.plot(1 + np.arange(len(values)), values, color=colour, label=label)
-    bound = found["spec"]["bound"]
+            _by_epoch(axis, -np.array(history[name]), color=colour, label=label)
     if bound is not None:
-        above.axhline(bound, color=BOUND, lw=1.2, ls="--", label=f"best: {bound:.4f}")
-    above.set_ylabel("nats a row")
+        axis.axhline(bound, color=BOUND, lw=1.2, ls="--", label=f"best: {bound:.4f}")
+    axis.set_ylabel("nats a row")
     kind = "Log-likelihood" if found["model"].cheap else "Pseudo-log-likelihood"
-    above.set_title(_title(found, kind), loc="left", color=INK)
-    above.legend(frameon=False)
-    if "free_energy_gap" in history and not shared:
-        gap = history["free_energy_gap"]
-        below.plot(1 + np.arange(len(gap)), gap, color=HELD)
-    below.axhline(0, color=SOFT, lw=0.8)
-    below.set(xlabel="epoch", ylabel="nats")
-    below.set_title("Free energy, held-out less training rows", loc="left", color=INK)
-    for axis in (above, below):
-        axis.spines[["top", "right"]].set_visible(False)
+    axis.set_title(_title(found, kind), loc="left", color=INK)
+    axis.legend(frameon=False)
+    if panels == 2:
+        axis = axes[1, 0]
+        _by_epoch(axis, history["free_energy_gap"], color=HELD)
+        axis.axhline(0, color=SOFT, lw=0.8)
+        axis.set_ylabel("nats")
+        axis.set_title("Free energy, held-out less training rows", loc="left", color=INK)
+    axis.set_xlabel("epoch")
     return figure
+
+
+def _by_epoch(axis: plt.Axes, values, **style) -> None:
+    axis.plot(1 + np.arange(len(values)), values, **style)
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 def _sheet(

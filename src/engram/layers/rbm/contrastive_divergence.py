@@ -299,13 +299,14 @@ class ContrastiveDivergence:
         order, counted = self._order(rows.shape[0])
         dtype = rows.dtype
         living = self._living if self.method == "pcd" else tf.zeros((0,), dtype)
+        momentum = self._at("momentum", self.epoch)
         weights, velocity, living = self._run(
             rows,
             tf.constant(order),
             tf.constant(counted, dtype),
             tf.constant(self.updates, tf.int64),
             tf.constant(self._at("learning_rate", self.epoch), dtype),
-            tf.constant(self._at("momentum", self.epoch), dtype),
+            tf.constant(momentum, dtype) if momentum else None,
             _present(self.rbm.density()),
             self._velocity,
             living,
@@ -380,20 +381,17 @@ class ContrastiveDivergence:
         """Returns weights and velocity after one update."""
         of_kernel, of_visible, of_hidden, *of_variance = gradient
         mean_v, mean_h = data
-        of_kernel -= self.weight_decay * w.kernel
+        if self.weight_decay:
+            of_kernel -= self.weight_decay * w.kernel
         if self.sparsity_target is not None:
             of_hidden += self.sparsity_cost * (self.sparsity_target - mean_h)
         gradient = [of_kernel, of_visible, of_hidden, *of_variance]
-        velocity = [
-            momentum * a + rate * b for a, b in zip(velocity, gradient, strict=True)
-        ]
+        old, velocity = velocity, [rate * one for one in gradient]
+        if momentum is not None:
+            velocity = [momentum * a + b for a, b in zip(old, velocity, strict=True)]
+        learned = _present((w.kernel, w.visible_bias, w.hidden_bias, w.log_variance))
         kernel, b, c, *log_variance = [
-            a + b
-            for a, b in zip(
-                _present((w.kernel, w.visible_bias, w.hidden_bias, w.log_variance)),
-                velocity,
-                strict=True,
-            )
+            a + b for a, b in zip(learned, velocity, strict=True)
         ]
         w = energy.Weights(kernel, b, c, w.visible_offset, w.hidden_offset, *log_variance)
         return (
@@ -403,7 +401,7 @@ class ContrastiveDivergence:
     def _gradient(self, w, v, shares, living, states, number, k):
         """Returns the gradients, means of `v` and `p(h|v)`, and the chains' new ends."""
         if self.replicas == 1:
-            data, means, model, living = self._phases(
+            gradient, means, living = self._phases(
                 w, v, shares, living, states, number, k, 0
             )
         else:
@@ -414,11 +412,10 @@ class ContrastiveDivergence:
                 self._phases, (w, v, shares, living, states, number, k, numbers)
             )
             *sums, living = found
-            data, means, model = tf.nest.map_structure(
+            gradient, means = tf.nest.map_structure(
                 lambda one: self.strategy.reduce("SUM", one, axis=None), sums
             )
             living = tf.concat(self.strategy.experimental_local_results(living), 0)
-        gradient = [a - b for a, b in zip(data, model, strict=True)]
         return gradient, means, living
 
     def _phases(self, w, v, shares, living, states, number, k, replica):
@@ -427,13 +424,13 @@ class ContrastiveDivergence:
         part = draw.part
         v, shares = part(v), part(shares)
         p = tf.sigmoid(energy.hidden_logits(w, v))
-        data = phase(w, v, p, shares)
+        data = v, p, shares
         means = [_mean(v, shares), _mean(p, shares)]
         if self.method == "exact":
             logits = -energy.free_energy(w, states)
             p_states = tf.sigmoid(energy.hidden_logits(w, states))
-            model = phase(w, states, p_states, tf.nn.softmax(logits) / self.replicas)
-            return data, means, model, living
+            model = states, p_states, tf.nn.softmax(logits) / self.replicas
+            return _difference(w, data, model), means, living
         if self.method == "cd":
             h = draw.ones(p, self.batch_size)
         else:
@@ -451,7 +448,8 @@ class ContrastiveDivergence:
         if w.log_variance is None and not self.sample_visible:
             v = mean  # the chains go on from what was drawn
             p = tf.sigmoid(energy.hidden_logits(w, v))
-        return data, means, phase(w, v, p, shares), h if self.method == "pcd" else living
+        gradient = _difference(w, data, (v, p, shares))
+        return gradient, means, h if self.method == "pcd" else living
 
 
 def phase(w, v, p, shares):
@@ -475,6 +473,14 @@ def phase(w, v, p, shares):
     pulled = x * tf.matmul(q, w.kernel, transpose_b=True)
     of_variance = _mean(tf.square(away) * precision / 2 - pulled, shares)
     return [of_kernel, of_visible, of_hidden, of_variance]
+
+
+def _difference(w, data, model):
+    """Returns the phase of the data less that of the model, in one product."""
+    v, p, shares = (
+        tf.concat([a, b], 0) for a, b in zip(data, (*model[:2], -model[2]), strict=True)
+    )
+    return phase(w, v, p, shares)
 
 
 def recentred(w, mean_v, mean_h, rate):
