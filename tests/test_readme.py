@@ -8,6 +8,9 @@ import pytest
 from engram import readme
 
 ROOT = Path(__file__).parents[1]
+STUDIES = [
+    f"studies/{name}/README.md" for name in ("traffic", "long_memory", "sequential_mnist")
+]
 GROUP = {
     "id": "road",
     "dataset": "road",
@@ -37,9 +40,7 @@ GROUP = {
 }
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "docs/stlm.md", "studies/traffic/README.md"]
-)
+@pytest.mark.parametrize("page", ["README.md", "docs/stlm.md", *STUDIES])
 def test_the_tables_are_those_of_the_committed_results(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     assert "<!-- table:" in text
