@@ -41,12 +41,42 @@ class Suite:
         layers: name -> function from the output width to a layer.
         pairs: what is reported: name -> ours, peers.
         xla: settings of `jit_compile` that are tried.
+        kinds: what is timed.
     """
 
     shapes: tuple[tuple[int, ...], ...]
     layers: dict[str, Make]
     pairs: dict[str, tuple[str, tuple[str, ...]]]
     xla: tuple[bool, ...] = (False, True)
+    kinds: tuple[str, ...] = ("training", "inference")
+
+
+class Products(keras.layers.Layer):
+    """The products of a `concat` STLM, step after step, and nothing else.
+
+        h_t = the first columns of [x_t, h_{t-1}] K
+
+    No layer with these products is faster: what is left of its time are its gates.
+    """
+
+    def __init__(self, width):
+        super().__init__()
+        self.width = width
+
+    def build(self, shape):
+        rows, columns = shape[-1] + self.width, 3 * self.width
+        self.kernel = self.add_weight(shape=(rows, columns))
+
+    def call(self, x, training=False):
+        steps = x.shape[1]
+        inputs = tf.TensorArray(x.dtype, steps).unstack(tf.transpose(x, (1, 0, 2)))
+
+        def step(t, h):
+            z = tf.matmul(tf.concat([inputs.read(t), h], -1), self.kernel.value)
+            return t + 1, z[:, : self.width]
+
+        first = tf.zeros((x.shape[0], self.width))
+        return tf.while_loop(lambda t, h: t < steps, step, (0, first))[1]
 
 
 LSTMS = ("LSTM", "LSTM unrolled")
@@ -72,6 +102,12 @@ DENSE = Suite(
         "concat against RNN(STLMCell)": ("concat", ("concat, cell",)),
         "sum against RNN(STLMCell)": ("sum", ("sum, cell",)),
     },
+)
+LIMIT = Suite(
+    shapes=DENSE.shapes,
+    layers={"products": Products, "concat, cell": DENSE.layers["concat, cell"]},
+    pairs={"the products alone against RNN(STLMCell)": ("products", ("concat, cell",))},
+    kinds=("inference",),
 )
 SAME = {"kernel_size": 3, "padding": "same", "return_sequences": True}
 CONVOLUTIONS = Suite(
@@ -102,7 +138,7 @@ def main() -> None:
     for shape in DENSE.shapes:
         check(shape)
     rows = []
-    for suite in (DENSE, CONVOLUTIONS, PARALLEL):
+    for suite in (DENSE, LIMIT, CONVOLUTIONS, PARALLEL):
         for shape in suite.shapes:
             for kind, seconds in measure(suite, shape).items():
                 rows += [row(suite, pair, kind, shape, seconds) for pair in suite.pairs]
@@ -135,7 +171,8 @@ def measure(suite: Suite, shape: tuple[int, ...]) -> dict[str, dict[str, float]]
     """Returns the median seconds per kind of step, layer and XLA switch."""
     *sizes, width = shape
     x = data(sizes)
-    work: dict[str, dict[str, Callable]] = {"training": {}, "inference": {}}
+    work: dict[str, dict[str, Callable]] = {kind: {} for kind in suite.kinds}
+    makers = {"training": training, "inference": inference}
     for name, make in suite.layers.items():
         unrolled = name.endswith("unrolled")
         if unrolled and sizes[1] > SHORT:
@@ -147,8 +184,8 @@ def measure(suite: Suite, shape: tuple[int, ...]) -> dict[str, dict[str, float]]
             layer = make(width)
             layer.build(x.shape)
             key = f"{name}, XLA {'on' if jit_compile else 'off'}"
-            work["training"][key] = training(layer, jit_compile)
-            work["inference"][key] = inference(layer, jit_compile)
+            for kind in suite.kinds:
+                work[kind][key] = makers[kind](layer, jit_compile)
     return {kind: medians(calls, x) for kind, calls in work.items()}
 
 
