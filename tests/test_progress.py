@@ -53,8 +53,9 @@ def test_stages_of_studies_are_told_by_their_own_name():
 def test_the_stages_are_those_that_dvc_lists():
     named = progress.stages(ROOT / "dvc.yaml")
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    sizes = len(params["datasets"]), len(params["experiments"])
-    assert len(named) == len(set(named)) == 2 * sizes[0] + 2 * sizes[1] + 1
+    twice = len(params["datasets"]) + len(params["experiments"])
+    count = 2 * twice + len(params["pretraining"]) + 1
+    assert len(named) == len(set(named)) == count
     assert named[0] == "fetch@ring_road" and named[-1] == "compare"
 
 

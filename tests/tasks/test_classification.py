@@ -88,7 +88,7 @@ def test_digits_bring_their_own_parts(prepared_digits):
     assert (spec["shape"], spec["white"], spec["classes"]) == ([8, 8, 1], 16, 10)
     assert (spec["task"], spec["dataset"]) == ("classification", "all")
     for part in digits.PARTS:
-        pixels, labels = digits.images(part)
+        pixels, labels = digits.images(part, unseen_hands=False)
         inputs, targets = gathered(batches(prepared_digits, part, 100))
         np.testing.assert_array_equal(inputs, pixels / np.float32(16))
         np.testing.assert_array_equal(targets, labels)
@@ -241,7 +241,7 @@ def test_equal_seeds_shuffle_alike_in_every_epoch_and_epochs_differ(made):
 
 def test_a_shuffled_image_keeps_its_own_class(prepared_digits):
     inputs, targets = gathered(batches(prepared_digits, "train", 100, seed=1))
-    pixels, labels = digits.images("train")
+    pixels, labels = digits.images("train", unseen_hands=False)
     known = {image.tobytes(): n for image, n in zip(pixels, labels, strict=True)}
     stored = (16 * inputs).astype(np.uint8)
     assert [known[image.tobytes()] for image in stored] == targets.tolist()
