@@ -5,7 +5,7 @@ repository; scikit-learn has its test set.
 
 The file is 14 runs: each is one form of 130 digits, a few of them missing, filled in by
 one hand. Parts drawn at random share hands, as in most results published for this file;
-parts of whole runs ask for hands that were never seen, and are about 8 points harder.
+parts of whole runs ask for hands that were never seen, and are harder.
 """
 
 import hashlib
