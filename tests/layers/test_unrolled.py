@@ -4,40 +4,9 @@ import keras
 import numpy as np
 import pytest
 import rbm_equations as equations
+from rbm_stack import draw_rows, sigmoid, stack, upwards
 
-from engram.layers import RBM
 from engram.layers.rbm import unrolled
-
-V = 6
-
-
-def _stack(visible="bernoulli", dtype="float32"):
-    """Returns three RBMs, 6-5-4-3, of which no weight is zero."""
-    kinds = [visible, "bernoulli", "bernoulli"]
-    return [
-        equations.draw_weights(RBM(units, kind, dtype=dtype), units + 1, seed=units)
-        for units, kind in zip((5, 4, 3), kinds, strict=True)
-    ]
-
-
-def _rows(visible="bernoulli", rows=20):
-    draw = np.random.default_rng(2)
-    if visible == "bernoulli":
-        return draw.integers(0, 2, (rows, V)).astype("float32")
-    return draw.normal(size=(rows, V)).astype("float32")
-
-
-def _sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def _upwards(rbms, x):
-    """Returns what each RBM of the stack says of the one below, in NumPy."""
-    for rbm in rbms:
-        w = equations.weights(rbm)
-        x = (x - w["visible_offset"]) * np.exp(-w.get("log_variance", 0.0))
-        x = _sigmoid(w["hidden_bias"] + x @ w["kernel"])
-        yield x
 
 
 def _downwards(rbms, h):
@@ -45,18 +14,18 @@ def _downwards(rbms, h):
     for rbm in reversed(rbms):
         w = equations.weights(rbm)
         drive = w["visible_bias"] + (h - w["hidden_offset"]) @ w["kernel"].T
-        h = _sigmoid(drive) if rbm.visible == "bernoulli" else w["visible_offset"] + drive
+        h = sigmoid(drive) if rbm.visible == "bernoulli" else w["visible_offset"] + drive
     return h
 
 
 @pytest.mark.parametrize("visible", ["bernoulli", "gaussian"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_encoder_computes_what_the_stack_computes(visible, dtype):
-    rbms, rows = _stack(visible, dtype), _rows(visible)
+    rbms, rows = stack(visible, dtype), draw_rows(visible)
     layers = unrolled.encoder(rbms)
     assert [layer.name for layer in layers] == ["hidden_1", "hidden_2", "hidden_3"]
     found = rows
-    for layer, wanted in zip(layers, _upwards(rbms, rows), strict=True):
+    for layer, wanted in zip(layers, upwards(rbms, rows), strict=True):
         found = layer(found)
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
     np.testing.assert_allclose(
@@ -67,7 +36,7 @@ def test_the_encoder_computes_what_the_stack_computes(visible, dtype):
 @pytest.mark.parametrize("visible", ["bernoulli", "gaussian"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_decoder_leads_from_the_top_to_the_means_of_the_rows(visible, dtype):
-    rbms, h = _stack(visible, dtype), equations.states(3)
+    rbms, h = stack(visible, dtype), equations.states(3)
     layers = unrolled.decoder(rbms)
     assert [layer.name for layer in layers] == ["visible_3", "visible_2", "visible_1"]
     found = keras.Sequential(layers)(h.astype("float32"))
@@ -75,9 +44,9 @@ def test_the_decoder_leads_from_the_top_to_the_means_of_the_rows(visible, dtype)
 
 
 def test_encoder_and_decoder_together_reconstruct_as_the_mean_field_does():
-    rbms, rows = _stack("gaussian"), _rows("gaussian")
+    rbms, rows = stack("gaussian"), draw_rows("gaussian")
     model = keras.Sequential(unrolled.encoder(rbms) + unrolled.decoder(rbms))
-    *_, top = _upwards(rbms, rows)
+    *_, top = upwards(rbms, rows)
     np.testing.assert_allclose(model(rows), _downwards(rbms, top), rtol=0, atol=1e-6)
     names = {layer.name for layer in model.layers}
     assert len(names) == 6
@@ -85,7 +54,7 @@ def test_encoder_and_decoder_together_reconstruct_as_the_mean_field_does():
 
 def test_one_rbm_unrolled_is_its_reconstruction():
     for visible in ("bernoulli", "gaussian"):
-        rbms, rows = _stack(visible)[:1], _rows(visible)
+        rbms, rows = stack(visible)[:1], draw_rows(visible)
         model = keras.Sequential(unrolled.encoder(rbms) + unrolled.decoder(rbms))
         np.testing.assert_allclose(
             model(rows), rbms[0].reconstruct(rows), rtol=0, atol=1e-6
@@ -93,7 +62,7 @@ def test_one_rbm_unrolled_is_its_reconstruction():
 
 
 def test_the_dense_layers_are_copies_that_train_on_their_own():
-    rbms, rows = _stack(), _rows()
+    rbms, rows = stack(), draw_rows()
     before = [rbm.get_weights() for rbm in rbms]
     model = keras.Sequential(unrolled.encoder(rbms))
     model.compile("sgd", "mse")

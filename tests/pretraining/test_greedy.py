@@ -2,44 +2,13 @@
 
 import numpy as np
 import rbm_equations as equations
+from rbm_stack import draw_rows, stack, upwards
 
-from engram.layers import RBM
 from engram.pretraining import greedy
-
-V = 6
-
-
-def _stack(visible="bernoulli", dtype="float32"):
-    """Returns three RBMs, 6-5-4-3, of which no weight is zero."""
-    kinds = [visible, "bernoulli", "bernoulli"]
-    return [
-        equations.draw_weights(RBM(units, kind, dtype=dtype), units + 1, seed=units)
-        for units, kind in zip((5, 4, 3), kinds, strict=True)
-    ]
-
-
-def _rows(visible="bernoulli", rows=20):
-    draw = np.random.default_rng(2)
-    if visible == "bernoulli":
-        return draw.integers(0, 2, (rows, V)).astype("float32")
-    return draw.normal(size=(rows, V)).astype("float32")
-
-
-def _sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def _upwards(rbms, x):
-    """Returns what each RBM of the stack says of the one below, in NumPy."""
-    for rbm in rbms:
-        w = equations.weights(rbm)
-        x = (x - w["visible_offset"]) * np.exp(-w.get("log_variance", 0.0))
-        x = _sigmoid(w["hidden_bias"] + x @ w["kernel"])
-        yield x
 
 
 def test_each_rbm_is_trained_once_on_what_the_trained_one_below_says(monkeypatch):
-    rbms, rows = _stack(), _rows()
+    rbms, rows = stack(), draw_rows()
     seen, computed = [], []
 
     def train(rbm, rows):
@@ -47,21 +16,21 @@ def test_each_rbm_is_trained_once_on_what_the_trained_one_below_says(monkeypatch
         rbm.hidden_bias.assign(rbm.hidden_bias + 1)  # it learns
         return {"epoch": [len(seen)]}
 
-    upwards = greedy.upwards
+    real = greedy.upwards
     monkeypatch.setattr(
-        greedy, "upwards", lambda rbm, rows: computed.append(rbm) or upwards(rbm, rows)
+        greedy, "upwards", lambda rbm, rows: computed.append(rbm) or real(rbm, rows)
     )
     histories = greedy.pretrain(rbms, rows, train)
     assert histories == [{"epoch": [1]}, {"epoch": [2]}, {"epoch": [3]}]
     assert [rbm for rbm, _ in seen] == rbms
     assert computed == rbms[:2]  # each once, the top one never
-    expected = [rows, *_upwards(rbms[:2], rows)]
+    expected = [rows, *upwards(rbms[:2], rows)]
     for (_, given), wanted in zip(seen, expected, strict=True):
         np.testing.assert_allclose(given, wanted, rtol=0, atol=1e-6)
 
 
 def test_many_rows_go_upwards_in_pieces(monkeypatch):
-    (rbm, *_), rows = _stack(), _rows(rows=20)
+    (rbm, *_), rows = stack(), draw_rows(rows=20)
     whole = greedy.upwards(rbm, rows)
     assert whole.shape == (20, 5) and whole.dtype == np.float32
     monkeypatch.setattr(greedy, "ROWS", 7)
@@ -70,7 +39,7 @@ def test_many_rows_go_upwards_in_pieces(monkeypatch):
 
 
 def test_a_stack_is_trained_and_told_of_from_its_lowest_rbm_up():
-    rows, held = _rows("gaussian", 60), _rows("gaussian", 80)[60:]
+    rows, held = draw_rows("gaussian", 60), draw_rows("gaussian", 80)[60:]
     told = []
     stack, histories = greedy.train_stack(
         rows,
@@ -90,7 +59,7 @@ def test_a_stack_is_trained_and_told_of_from_its_lowest_rbm_up():
     assert [layer.name for layer in stack.layers] == ["rbm_1", "rbm_2"]
     assert [layer.visible for layer in stack.layers] == ["gaussian", "bernoulli"]
     assert first.seed != second.seed
-    *_, wanted = _upwards([first, second], held)
+    *_, wanted = upwards([first, second], held)
     np.testing.assert_allclose(stack(held), wanted, rtol=0, atol=1e-6)
     assert [epoch for _, epoch in told] == [2, 4, 2, 4]
     for k, (numbers, _) in enumerate(told):
@@ -100,7 +69,7 @@ def test_a_stack_is_trained_and_told_of_from_its_lowest_rbm_up():
         assert name + "free_energy_gap" in numbers
         for one, value in numbers.items():
             assert history[one.removeprefix(name)][k % 2] == value
-    (below,) = _upwards([first], rows)  # what the second one learned
+    (below,) = upwards([first], rows)  # what the second one learned
     np.testing.assert_allclose(
         equations.weights(second)["visible_offset"], below.mean(axis=0), atol=1e-3
     )
@@ -112,7 +81,7 @@ def _unheard(numbers, epoch):
 
 def test_stacks_of_equal_seeds_are_alike_and_of_other_seeds_are_not():
     def weights(seed):
-        rows = _rows(rows=40)
+        rows = draw_rows(rows=40)
         stack, _ = greedy.train_stack(
             rows, rows, [4, 3], "bernoulli", 1, 0.1, seed, _unheard, jit_compile=False
         )
@@ -131,7 +100,7 @@ def test_the_learning_rate_of_a_stack_falls_to_zero_along_half_a_cosine(monkeypa
             return super().fit(*arguments)
 
     monkeypatch.setattr(greedy, "ContrastiveDivergence", Trainer)
-    rows = _rows(rows=20)
+    rows = draw_rows(rows=20)
     greedy.train_stack(
         rows, rows, [3], "bernoulli", 10, 0.4, 1, _unheard, jit_compile=False
     )

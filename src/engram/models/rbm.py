@@ -54,11 +54,17 @@ class Density(keras.Model):
         calls = keras.callbacks.CallbackList(
             callbacks, add_history=True, model=self, epochs=epochs, verbose=0
         )
+
+        def tell(_, done):  # once the rows are checked, after each epoch
+            seen = self._look(rows, held)
+            calls.on_epoch_end(done - 1, seen)
+            if done < epochs:
+                calls.on_epoch_begin(done)
+            return seen
+
         calls.on_train_begin()
-        for epoch in range(epochs):
-            calls.on_epoch_begin(epoch)
-            trainer.fit(rows, epoch + 1)
-            calls.on_epoch_end(epoch, self._look(rows, held))
+        calls.on_epoch_begin(0)
+        trainer.fit(rows, epochs, tell)
         calls.on_train_end()
         return self.history
 
