@@ -43,7 +43,7 @@ def speed(benchmark: dict) -> tables.Table:
 if __name__ == "__main__":
     for readme in (
         Path("README.md"),
-        Path("docs/stlm.md"),
+        *Path("docs").glob("*.md"),
         *Path("studies").glob("*/README.md"),
     ):
         text = filled(readme.read_text(encoding="utf-8"), root=Path())

@@ -12,7 +12,7 @@ from keras import ops
 
 from engram import distribution
 from engram.layers import RBM
-from engram.layers.rbm import contrastive_divergence, draws, enumeration
+from engram.layers.rbm import draws, enumeration, gradient
 from engram.layers.rbm.contrastive_divergence import ContrastiveDivergence, Diverged
 
 V, L = 9, 8
@@ -55,7 +55,7 @@ def _phase(rbm, rows, shares):
     """Returns the phase of an RBM's rows, side by side."""
     p = rbm.hidden_probabilities(rows)
     rows, shares = tf.constant(rows), tf.constant(shares)
-    parts = contrastive_divergence.phase(rbm.density(), rows, p, shares)
+    parts = gradient.phase(rbm.density(), (rows, p, shares))
     return np.concatenate([np.ravel(part.numpy()) for part in parts])
 
 
@@ -237,21 +237,33 @@ def test_cd_of_gaussian_units_draws_as_an_integral_says(jit_compile):
     assert 1e-3 < likely < 0.999
 
 
-def _updates_by_hand(rbm, rows, rates, momenta, decay, target, cost, offset_rate):
-    """Trains an RBM by exact gradients in NumPy, an update for each rate."""
-    velocity = 0
-    for rate, momentum in zip(rates, momenta, strict=True):
-        mean_h = (equations.hidden_given(rbm, rows) @ equations.states(L)).mean(axis=0)
-        gradient = equations.gradient(rbm, rows)
-        gradient[: V * L] -= decay * equations.learned(rbm)[: V * L]
-        gradient[-L:] += cost * (target - mean_h)
-        velocity = momentum * velocity + rate * gradient
+def _updates_by_hand(
+    rbm, rows, rates, momenta, decay=0.0, target=0.0, cost=0.0, offset_rate=0.0, every=1
+):
+    """Trains an RBM by exact gradients in NumPy, an update for each rate.
+
+    The offsets take the running means at every so many updates, and at the end.
+    """
+    velocity, w = 0, equations.weights(rbm)
+    mean_v, running_h = w["visible_offset"], w["hidden_offset"]
+    for n, (rate, momentum) in enumerate(zip(rates, momenta, strict=True), start=1):
+        mean_h = equations.hidden_given(rbm, rows) @ equations.states(rbm.units)
+        mean_h = mean_h.mean(axis=0)
+        slope = equations.gradient(rbm, rows)
+        size = rbm.kernel.shape[0] * rbm.units
+        slope[:size] -= decay * equations.learned(rbm)[:size]
+        slope[-rbm.units :] += cost * (target - mean_h)
+        velocity = momentum * velocity + rate * slope
         equations.set_learned(rbm, equations.learned(rbm) + velocity)
+        velocity = velocity if momentum else 0  # kept from one epoch to the next
+        mean_v = mean_v + offset_rate * (rows.mean(axis=0) - mean_v)
+        running_h = running_h + offset_rate * (mean_h - running_h)
+        if n % every and n < len(rates):
+            continue
         w = equations.weights(rbm)
-        of_v = offset_rate * (rows.mean(axis=0) - w["visible_offset"])
-        of_h = offset_rate * (mean_h - w["hidden_offset"])
-        rbm.visible_offset.assign(w["visible_offset"] + of_v)
-        rbm.hidden_offset.assign(w["hidden_offset"] + of_h)
+        of_v, of_h = mean_v - w["visible_offset"], running_h - w["hidden_offset"]
+        rbm.visible_offset.assign(mean_v)
+        rbm.hidden_offset.assign(running_h)
         rbm.visible_bias.assign(w["visible_bias"] + w["kernel"] @ of_h)
         rbm.hidden_bias.assign(w["hidden_bias"] + of_v @ w["kernel"])
 
@@ -278,15 +290,29 @@ def test_updates_equal_the_equations(centred):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-12)
 
 
+@either_way
+@pytest.mark.parametrize("hidden", [L, 16], ids=["filled up", "whole lanes"])
+def test_offsets_move_every_tenth_update_and_after_the_last(hidden, jit_compile):
+    rbm, by_hand = _rbm(7, hidden), _rbm(7, hidden)
+    rows, often = _rows(units=7), 23
+    how = {"learning_rate": 0.2, "momentum": 0.5, "jit_compile": jit_compile}
+    _trainer(rbm, "exact", centred=True, passes=often, offset_rate=0.1, **how).fit(
+        rows, 1
+    )
+    rates, momenta = [0.2] * often, [0.5] * often
+    _updates_by_hand(by_hand, rows, rates, momenta, offset_rate=0.1, every=10)
+    for found, wanted in zip(rbm.get_weights(), by_hand.get_weights(), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10)
+
+
 @every_kind
 def test_recentring_leaves_the_density_as_it_was(visible):
     rbm, rows = _rbm(visible=visible), _rows(rows=50, visible=visible)
     before = enumeration.log_likelihood(rbm, rows)
     draw = np.random.default_rng(3)
-    means = draw.normal(size=V), draw.normal(size=L)
-    moved = contrastive_divergence.recentred(rbm.density(), *means, 0.7)
-    for old, new, mean in zip(rbm.density()[3:5], moved[3:5], means, strict=True):
-        np.testing.assert_allclose(new, 0.3 * old + 0.7 * mean, rtol=0, atol=1e-12)
+    offsets = draw.normal(size=V), draw.normal(size=L)
+    moved = gradient.recentred(rbm.density(), *offsets)
+    assert moved[3:5] == offsets
     rbm.set_density(moved)
     after = enumeration.log_likelihood(rbm, rows)
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-10)
@@ -673,7 +699,9 @@ def test_training_that_diverges_says_so_and_leaves_the_layer_as_it_was():
         ("k", 0),
         ("k", 1.5),
         ("chains", 0),
+        ("chains", 2.5),
         ("batch_size", 0),
+        ("batch_size", 10.0),
         ("passes", 0),
         ("learning_rate", 0.0),
         ("learning_rate", float("nan")),
@@ -717,6 +745,11 @@ def test_rows_that_are_none_are_refused(rows, message, built):
     trainer = _trainer(_rbm() if built else RBM(L))
     with pytest.raises(ValueError, match=f"`rows` .*{message}"):
         trainer.fit(rows, 1)
+
+
+def test_a_look_every_no_epochs_is_refused():
+    with pytest.raises(ValueError, match="`look_every` must be .*Received: 0"):
+        _trainer(_rbm()).fit(_rows(), 1, look_every=0)
 
 
 def test_rows_of_another_width_are_refused():

@@ -89,7 +89,8 @@ def train_stack(
             **how,
         )
         history = trainer.fit(rows, epochs, told, look_every)
-        held = upwards(rbm, held)
+        if rbm is not rbms[-1]:
+            held = upwards(rbm, held)
         return history
 
     histories = pretrain(rbms, rows, learn)
