@@ -119,7 +119,7 @@ def test_the_package_never_imports_the_pipeline(path):
 
 
 LAYERS = sorted((PACKAGE / "layers").rglob("*.py"))
-LOOPS = ("scan", "contrastive_divergence", "draws", "annealing", "monitor")
+LOOPS = ("scan", "contrastive_divergence", "updates", "draws", "annealing", "monitor")
 # Loaded when a call takes that path, or when a machine is trained.
 OF_ONE_BACKEND = {f"{name}.py": "tensorflow" for name in LOOPS}
 

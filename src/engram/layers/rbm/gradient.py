@@ -16,7 +16,7 @@ Source: Melchior, Fischer & Wiskott 2016, How to center deep Boltzmann machines,
 10.
 """
 
-import tensorflow as tf
+from keras import ops
 
 from engram.layers.rbm import energy
 
@@ -43,15 +43,14 @@ def phase(w, *parts):
         *parts: of the rows, each `v` `(B, V)`, `p = p(h = 1 | v)` `(B, L)` and shares
             `(B,)`, what each row counts in the mean.
     """
-    total = sum(tf.reduce_sum(shares) for _, _, shares in parts)
+    total = sum(ops.sum(shares) for _, _, shares in parts)
     mean_v = sum(mean(v, shares) for v, _, shares in parts)
     mean_p = sum(mean(p, shares) for _, p, shares in parts)
     of_hidden = mean_p - total * w.hidden_offset
     of_kernel = (
-        tf.matmul(
-            tf.concat([v for v, _, _ in parts], 0),
-            tf.concat([p * shares[:, None] for _, p, shares in parts], 0),
-            transpose_a=True,
+        ops.matmul(
+            ops.transpose(ops.concatenate([v for v, _, _ in parts])),
+            ops.concatenate([p * shares[:, None] for _, p, shares in parts]),
         )
         - w.visible_offset[:, None] * of_hidden
         - mean_v[:, None] * w.hidden_offset
@@ -59,7 +58,7 @@ def phase(w, *parts):
     of_visible = mean_v - total * w.visible_offset
     if w.log_variance is None:
         return [of_kernel, of_visible, of_hidden]
-    precision = tf.exp(-w.log_variance)
+    precision = ops.exp(-w.log_variance)
     of_visible = (of_visible - total * w.visible_bias) * precision
     of_variance = sum(mean(variance_slope(w, v, p), shares) for v, p, shares in parts)
     return [of_kernel * precision[:, None], of_visible, of_hidden, of_variance]
@@ -68,25 +67,25 @@ def phase(w, *parts):
 def variance_slope(w, v, p):
     """Returns `-dE/d(log sigma^2)` of each row `(B, V)`, Gaussian units."""
     away = v - w.visible_offset - w.visible_bias
-    m = tf.matmul(p - w.hidden_offset, w.kernel, transpose_b=True)
-    return tf.square(away) * tf.exp(-w.log_variance) / 2 - energy.scaled(w, v) * m
+    m = ops.matmul(p - w.hidden_offset, ops.transpose(w.kernel))
+    return ops.square(away) * ops.exp(-w.log_variance) / 2 - energy.scaled(w, v) * m
 
 
 def mean(rows, shares):
     """Returns the sum of rows `(B, n)`, each times its share `(B,)`."""
-    return tf.reduce_sum(rows * shares[:, None], axis=0)  # faster than a product
+    return ops.sum(rows * shares[:, None], axis=0)  # faster than a product
 
 
 def recentred(w, visible_offset, hidden_offset):
     """Returns the same density around other offsets."""
     of_v = visible_offset - w.visible_offset  # (V,)
     of_h = hidden_offset - w.hidden_offset  # (L,)
-    b = w.visible_bias + tf.linalg.matvec(w.kernel, of_h)
+    b = w.visible_bias + ops.matmul(w.kernel, of_h)
     s = of_v
     if w.log_variance is not None:
         b -= of_v  # the mean of Gaussian units is mu + b
-        s = of_v * tf.exp(-w.log_variance)
-    c = w.hidden_bias + tf.linalg.matvec(w.kernel, s, transpose_a=True)
+        s = of_v * ops.exp(-w.log_variance)
+    c = w.hidden_bias + ops.matmul(s, w.kernel)
     return w._replace(
         visible_bias=b,
         hidden_bias=c,
