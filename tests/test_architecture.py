@@ -257,6 +257,7 @@ def test_a_stage_script_does_nothing_when_it_is_imported(path):
         "engram.tasks.forecasting",
         "engram.tasks.video",
         "engram.tasks.classification",
+        "engram.tasks.reconstruction",
         "engram.datasets.readings",
         "engram.datasets.moving_digits",
         "engram.datasets.digits",

@@ -363,6 +363,21 @@ def test_refits_have_a_heading_of_their_own() -> None:
     assert "\n## ring, fitted on training and validation parts\n" in text
 
 
+@pytest.mark.parametrize(
+    ("metric", "told", "not_told"),
+    [
+        ("error", "error is in per cent of images", "summed over the pixels"),
+        ("squared_error", "summed over the pixels of an image", "per cent of images"),
+    ],
+)
+def test_an_error_is_explained_as_what_it_is(metric, told, not_told) -> None:
+    about = {"metrics": {metric: 3.0}, "headline": [metric], "sort_by": metric}
+    rows = [_row("t-stlm", 0.0, **about)]
+    details = {"t-stlm": {"curves": [], "paired": _paired([[1.0] * 20])}}
+    text = markdown(compare(rows, details, "stlm"))
+    assert told in text and not_told not in text
+
+
 def test_the_note_tells_the_blocks_the_lengths_and_what_an_interval_leaves_out() -> None:
     (group,) = _example()["datasets"]
     (one,) = group["differences"]

@@ -25,8 +25,10 @@ PREPARED = (
     "moving_digits",
     "digits",
     "bars_and_stripes",
+    "pictures",
 )  # one dataset of each task
 IMAGES = {"dataset": "digits", "task": "classification"}
+PICTURES = {"dataset": "pictures", "task": "reconstruction"}
 ON_A_GRID = ("conv_lstm", "conv_stlm")  # words of another task, too
 DOWNLOADS = {f"fetch@{s}" for s in ("los_loop", "mnist", "nyc_taxi", "montevideo_bus")}
 
@@ -119,14 +121,24 @@ def loaded(tmp_path_factory):
             "stacked": toy.experiment("deep_net", start="runs/stack/pretrained", **IMAGES)
             | {"layers": "src/engram/layers/rbm"}
         }
+        | {
+            "coded": toy.experiment(
+                "deep_autoencoder", start="runs/coded-stack/pretrained", **PICTURES
+            )
+            | {"layers": "src/engram/layers/rbm"}
+        }
         | {"adding-gru": toy.experiment("gru", dataset="adding", task="sequences")},
         {"toy": toy.dataset()}
         | {s: toy.dataset(tables, s) for s in params.SOURCES if s != "detector_csv"}
         | {"adding": toy.dataset(tables, "adding", task="sequences")}
         | {"moving_digits": toy.dataset(tables, "moving_digits", task="video")}
         | {"digits": toy.dataset(tables, "digits", task="classification")}
-        | {"bars_and_stripes": toy.dataset(tables, "bars_and_stripes", task="density")},
-        pretraining={"stack": toy.stack()},
+        | {"bars_and_stripes": toy.dataset(tables, "bars_and_stripes", task="density")}
+        | {"pictures": toy.dataset(tables, "digits", task="reconstruction")},
+        pretraining={
+            "stack": toy.stack(),
+            "coded-stack": toy.stack("deep_autoencoder", **PICTURES),
+        },
     )
     toy.write_dvc_config(copy)
     found = {}
@@ -159,6 +171,8 @@ def _place(word):
         return IMAGES
     if word in toy.DENSITIES:
         return {"dataset": "bars_and_stripes", "task": "density"}
+    if word in toy.RECONSTRUCTIONS:
+        return PICTURES
     return {"dataset": "moving_digits", "task": "video"} if word in toy.VIDEO else {}
 
 
@@ -172,6 +186,7 @@ KINDS = ["fetch@toy", *(f"fetch@{s}" for s in params.SOURCES if s != "detector_c
 KINDS += ["compare", *(f"prepare@{name}" for name in PREPARED)]
 KINDS += ["train@adding-gru", "evaluate@adding-gru"]
 KINDS += ["pretrain@stack", "train@stacked", "evaluate@stacked"]
+KINDS += ["pretrain@coded-stack", "train@coded", "evaluate@coded"]
 KINDS += [f"{kind}@toy-{word}" for kind in ("train", "evaluate") for word in MODELS]
 KINDS += [f"{kind}@grid-{word}" for kind in ("train", "evaluate") for word in ON_A_GRID]
 
@@ -194,7 +209,7 @@ def test_a_stage_declares_no_module_that_it_does_not_load(loaded, name):
 
 @pytest.mark.parametrize("kind", ["train", "evaluate"])
 def test_a_stage_of_a_model_loads_no_other_model(loaded, kind):
-    tasks = ("forecasting", "video", "classification", "density")
+    tasks = ("forecasting", "video", "classification", "density", "reconstruction")
     shared = {f"src/engram/models/{name}.py" for name in ("__init__", *tasks)}
     for word in MODELS:
         _, files = loaded[f"{kind}@toy-{word}"]

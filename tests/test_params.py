@@ -501,7 +501,8 @@ def test_an_experiment_starts_from_a_stack_that_there_is(tour, stacked, fault):
 def test_only_some_models_start_from_a_stack(tour, stlm, fault):
     stlm["start"] = "runs/digits-stack/pretrained"
     message = fault(tour)
-    assert f"{STLM}.model: deep_net may start from a stack. Received: 'stlm'" in message
+    known = "deep_net or deep_autoencoder may start from a stack"
+    assert f"{STLM}.model: {known}. Received: 'stlm'" in message
 
 
 def test_the_first_hidden_layers_are_those_of_the_stack(tour, stacked, fault):
@@ -552,3 +553,87 @@ def test_a_number_that_no_training_can_use_is_refused(tour, stack, fault, key, v
 def test_a_stack_has_at_least_one_machine(tour, stack, fault):
     stack["stack"]["units"] = []
     assert "pretraining.digits-stack.stack.units" in fault(tour)
+
+
+@pytest.fixture
+def coded(tour, stack, stacked):
+    """The tour with an autoencoder that starts from a stack with a code."""
+    rows = tour["datasets"]["digits"] | {"task": "reconstruction"}
+    tour["datasets"]["rows"] = rows | {"prepare": {"validation": 100}}
+    place = {"task": "reconstruction", "dataset": "rows"}
+    tour["pretraining"]["coded-stack"] = stack | place
+    tour["pretraining"]["coded-stack"]["stack"] = {
+        "units": [40, 20],
+        "visible": "bernoulli",
+        "code": 5,
+    }
+    args = {"units": [40, 20], "code": 5, "optimizer": "adam"}
+    about = {"model": "deep_autoencoder", "start": "runs/coded-stack/pretrained"}
+    tour["experiments"]["coded"] = stacked | place | about | {"args": args}
+    return tour
+
+
+def test_an_autoencoder_starts_from_a_stack_of_its_widths_and_code(tmp_path, coded):
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(coded))
+    assert params.load(tmp_path / "params.yaml") == coded
+
+
+@pytest.mark.parametrize(
+    "key, value, told",
+    [
+        ("code", 6, "args.code: must be that of 'coded-stack', 5. Received: 6"),
+        ("units", [40], "args.units: must be those of 'coded-stack', [40, 20]"),
+        (
+            "units",
+            [40, 20, 9],
+            "must be those of 'coded-stack', [40, 20]. Received: [40,",
+        ),
+    ],
+)
+def test_an_autoencoder_of_other_widths_than_its_stack_is_refused(
+    coded, fault, key, value, told
+):
+    coded["experiments"]["coded"]["args"][key] = value
+    message = fault(coded)
+    assert message.count("\n") == 0
+    assert "experiments.coded.args" in message and told in message
+
+
+def test_an_autoencoder_does_not_start_from_a_stack_without_a_code(coded, fault):
+    del coded["pretraining"]["coded-stack"]["stack"]["code"]
+    told = "experiments.coded.args.code: must be that of 'coded-stack', none. Received: 5"
+    assert told in fault(coded)
+
+
+def test_a_classifier_does_not_start_from_a_stack_with_a_code(coded, stacked, fault):
+    stacked["start"] = "runs/coded-stack/pretrained"
+    stacked["args"]["units"] = [40, 20]
+    told = "digits-dbn.args.code: must be that of 'coded-stack', 5. Received: none"
+    assert told in fault(coded)
+
+
+@pytest.mark.parametrize(
+    "place, key, value",
+    [
+        ("args", "units", []),
+        ("args", "code", 0),
+        ("args", "code", None),
+        ("args", "optimizer", "rmsprop"),
+        ("stack", "code", 0),
+        ("stack", "code", "30"),
+        ("prepare", "validation", 0),
+    ],
+)
+def test_a_number_that_makes_no_autoencoder_is_refused(coded, fault, place, key, value):
+    block = {
+        "args": coded["experiments"]["coded"]["args"],
+        "stack": coded["pretraining"]["coded-stack"]["stack"],
+        "prepare": coded["datasets"]["rows"]["prepare"],
+    }[place]
+    block[key] = value
+    where = {
+        "args": "experiments.coded.args",
+        "stack": "pretraining.coded-stack.stack",
+        "prepare": "datasets.rows.prepare",
+    }[place]
+    assert f"{where}.{key}: " in fault(coded)

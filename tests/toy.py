@@ -84,6 +84,11 @@ DENSITIES = {
     },
 }
 ARGUMENTS |= DENSITIES
+RECONSTRUCTIONS = {
+    "pca": {"units": 3},
+    "deep_autoencoder": {"units": [5, 4], "code": 2, "optimizer": "adam"},
+}
+ARGUMENTS |= RECONSTRUCTIONS
 FETCH = {  # of each source word that has arguments
     "detector_csv": {
         "interval_minutes": 30,
@@ -103,6 +108,7 @@ PREPARE = {  # of each task word
     "video": {"history": 3, "horizon": 2},
     "classification": {"validation": 0, "labelled": 100},
     "density": {"validation": 0, "flipped": False},
+    "reconstruction": {"validation": 100},
 }
 
 
@@ -119,7 +125,7 @@ def dataset(file="toy.csv", source="detector_csv", task="forecasting"):
 def experiment(model, train=SOLVED, dataset="toy", start=None, task="forecasting"):
     own = {
         **dict.fromkeys(("stlm", "parallel_stlm", "conv_stlm"), "/stlm"),
-        "rbm": "/rbm",
+        **dict.fromkeys(("rbm", "pca"), "/rbm"),
     }
     return {
         "task": task,
@@ -132,12 +138,14 @@ def experiment(model, train=SOLVED, dataset="toy", start=None, task="forecasting
     }
 
 
-def stack():
-    """A pretraining block that fits `deep_net`'s arguments and `TRAINED`'s seeds."""
+def stack(model="deep_net", dataset="digits", task="classification"):
+    """A pretraining block that fits a model's arguments and `TRAINED`'s seeds."""
+    arguments = ARGUMENTS[model]
+    code = {key: arguments[key] for key in ("code",) if key in arguments}
     return {
-        "task": "classification",
-        "dataset": "digits",
-        "stack": {"units": ARGUMENTS["deep_net"]["units"], "visible": "bernoulli"},
+        "task": task,
+        "dataset": dataset,
+        "stack": {"units": arguments["units"], "visible": "bernoulli", **code},
         "train": {
             "method": "cd",
             "k": 1,

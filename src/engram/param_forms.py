@@ -8,7 +8,9 @@ Positive = Annotated[int, Field(gt=0, strict=True)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Horizon = Annotated[float, Field(ge=1)]  # steps
-Task = Literal["forecasting", "sequences", "video", "classification", "density"]
+Task = Literal[
+    "forecasting", "sequences", "video", "classification", "density", "reconstruction"
+]
 # no dot: DVC takes it for a level, as in experiments.<name>
 Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 
@@ -108,6 +110,12 @@ class Images(Block):
     labelled: Positive | None
 
 
+class Pictures(Block):
+    """How many images are set aside (`prepare` of a reconstruction dataset)."""
+
+    validation: Positive
+
+
 class Ridge(Block):
     """Arguments of `models/ridge.py`."""
 
@@ -184,6 +192,20 @@ class DeepNet(Block):
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
+class Pca(Block):
+    """Arguments of `models/pca.py`."""
+
+    units: Positive
+
+
+class DeepAutoencoder(Block):
+    """Arguments of `models/deep_autoencoder.py`."""
+
+    units: Annotated[list[Positive], Field(min_length=1)]
+    code: Positive
+    optimizer: Literal["sgd", "adam"]
+
+
 SOURCES: dict[str, type[Block]] = {
     "ring_road": NoArguments,
     "los_loop": NoArguments,
@@ -203,6 +225,7 @@ PREPARE: dict[str, type[Block]] = {
     "video": Clips,
     "classification": Images,
     "density": Rows,
+    "reconstruction": Pictures,
 }
 MODELS: dict[str, type[Block]] = {
     "persistence": NoArguments,
@@ -220,10 +243,12 @@ MODELS: dict[str, type[Block]] = {
     "conv_stlm": ConvStlm,
     "deep_net": DeepNet,
     "rbm": Rbm,
+    "pca": Pca,
+    "deep_autoencoder": DeepAutoencoder,
 }
 
 
-STACKED = ("deep_net",)  # models that may start from a stack
+STACKED = ("deep_net", "deep_autoencoder")  # models that may start from a stack
 REFITTED = ("dataset", "model", "layers", "args")  # the same as what a refit starts from
 
 
@@ -262,10 +287,11 @@ class Refit(Block):
 
 
 class Stack(Block):
-    """Which RBMs stand on one another."""
+    """Which RBMs stand on one another, and whether a linear code stands on them."""
 
     units: Annotated[list[Positive], Field(min_length=1)]
     visible: Literal["bernoulli", "gaussian"]
+    code: Positive | None = None
 
 
 class Contrastive(Block):
@@ -288,7 +314,7 @@ class Contrastive(Block):
 class Pretraining(Block):
     """A stack of RBMs, one for each seed, that experiments may start from."""
 
-    task: Literal["classification", "density"]
+    task: Literal["classification", "density", "reconstruction"]
     dataset: Word
     stack: Stack
     train: Contrastive

@@ -169,11 +169,18 @@ def _stack_faults(
             f"{'.'.join(where)}.model: {' or '.join(STACKED)} may start from a stack."
             f" Received: {block['model']!r}"
         ]
-    faults, units = [], stack["stack"]["units"]
-    if block["args"].get("units", [])[: len(units)] != units:
+    faults, units, code = [], stack["stack"]["units"], stack["stack"].get("code")
+    ours = block["args"].get("units", [])
+    if ours[: len(units)] != units or (code and ours != units):
+        word = "be" if code else "begin with"
         faults.append(
-            f"{'.'.join(where)}.args.units: must begin with those of {name!r}, {units}."
+            f"{'.'.join(where)}.args.units: must {word} those of {name!r}, {units}."
             f" Received: {block['args'].get('units')}"
+        )
+    if block["args"].get("code") != code:
+        faults.append(
+            f"{'.'.join(where)}.args.code: must be that of {name!r}, {code or 'none'}."
+            f" Received: {block['args'].get('code', 'none')}"
         )
     missing = sorted(set(block["train"]["seeds"]) - set(stack["train"]["seeds"]))
     if missing:

@@ -13,7 +13,8 @@ PARTS = {"train": "training part", "train+validation": "training and validation 
 DIFFERENCE = ("difference", "low", "high")
 ACRONYMS = {"mae", "rmse", "mape", "mse", "bce", "auc", "bleu"}
 MISSING = "–"
-MEANINGS = {  # of the parts of a metric's key, where they occur
+MEANINGS = {  # of a metric's key, or else of its parts, where they occur
+    "squared_error": "squared error is summed over the pixels of an image, from 0 to 1",
     "mape": "MAPE is in per cent",
     "at": "“at 15” is the error 15 minutes ahead",
     "to": "“to 60” is all steps up to 60 minutes pooled",
@@ -39,7 +40,8 @@ def facts(group: Json) -> str:
     """Say in one line what the numbers are."""
     unit, rows, fitted = group["unit"], group["rows"], PARTS[group["fitted"]]
     seeds = {", ".join(map(str, row["seeds"])) or "none" for row in rows}
-    parts = {part for key in _keys(group) for part in key.lower().split("_")}
+    words = [key.lower() for key in _keys(group)]
+    parts = {p for w in words for p in ([w] if w in MEANINGS else w.split("_"))}
     said = [f"{group['better'].capitalize()} is better"]
     said += [f"numbers in {unit}"] if unit else []
     said += [f"fitted on the {fitted}", f"seeds: {' or '.join(sorted(seeds))}"]

@@ -7,6 +7,7 @@ import rbm_equations as equations
 from rbm_stack import draw_rows, sigmoid, stack, upwards
 
 from engram.layers.rbm import unrolled
+from engram.layers.rbm.linear_code import LinearCode
 
 
 def _downwards(rbms, h):
@@ -70,3 +71,40 @@ def test_the_dense_layers_are_copies_that_train_on_their_own():
     for rbm, weights in zip(rbms, before, strict=True):
         for found, wanted in zip(rbm.get_weights(), weights, strict=True):
             np.testing.assert_array_equal(found, wanted)
+
+
+# --- with a linear code on top --------------------------------------------------------
+
+
+def _coded(dtype="float32"):
+    """Returns a stack of three RBMs and a code of two units, and rows."""
+    rbms, rows = stack(dtype=dtype), draw_rows(rows=60)
+    *_, top = upwards(rbms, rows)
+    code = LinearCode(2, dtype=dtype, name="code")
+    code.adapt(top)
+    return [*rbms, code], rows, top
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_code_on_top_is_a_linear_layer_upwards_and_a_sigmoid_downwards(dtype):
+    layers, rows, top = _coded(dtype)
+    up, down = unrolled.encoder(layers), unrolled.decoder(layers)
+    names = ["hidden_1", "hidden_2", "hidden_3", "code"]
+    assert [layer.name for layer in up] == names
+    assert [layer.name for layer in down] == [f"visible_{n}" for n in (4, 3, 2, 1)]
+    kinds = [layer.activation.__name__ for layer in (*up, *down)]
+    assert kinds == [*["sigmoid"] * 3, "linear", *["sigmoid"] * 4]
+    code = layers[-1](top.astype(dtype))
+    np.testing.assert_allclose(keras.Sequential(up)(rows), code, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        down[0](code), layers[-1].visible_mean(code), rtol=0, atol=1e-6
+    )
+
+
+def test_with_a_code_the_net_computes_what_the_stack_computes_up_and_down():
+    layers, rows, top = _coded()
+    *rbms, code = layers
+    net = keras.Sequential(unrolled.encoder(layers) + unrolled.decoder(layers))
+    through = np.asarray(code.visible_mean(code(top.astype("float32"))))
+    wanted = _downwards(rbms, through)
+    np.testing.assert_allclose(net(rows), wanted, rtol=0, atol=1e-5)

@@ -4,6 +4,7 @@ import numpy as np
 import rbm_equations as equations
 from rbm_stack import draw_rows, stack, upwards
 
+from engram.layers.rbm.linear_code import LinearCode
 from engram.pretraining import greedy
 
 
@@ -105,3 +106,37 @@ def test_the_learning_rate_of_a_stack_falls_to_zero_along_half_a_cosine(monkeypa
         rows, rows, [3], "bernoulli", 10, 0.4, 1, _unheard, jit_compile=False
     )
     np.testing.assert_allclose(rates, [[0.4, 0.2, 0.0]], atol=1e-12)
+
+
+def _small(rows, **more):
+    return greedy.train_stack(
+        rows, rows, [4, 3], "bernoulli", 40, 0.5, 1, _unheard, jit_compile=False, **more
+    )
+
+
+def test_a_code_ends_the_stack_with_the_axes_of_what_the_highest_rbm_says():
+    rows = draw_rows(rows=200)
+    stack, histories = _small(rows, code=2)
+    *rbms, top = stack.layers
+    assert len(histories) == len(rbms) == 2 and stack.output_shape == (None, 2)
+    assert type(top) is LinearCode and top.name == "code"
+    *_, said = upwards(rbms, rows)
+    np.testing.assert_allclose(top.mean, said.mean(axis=0), rtol=0, atol=1e-6)
+    codes = np.asarray(stack(rows))
+    np.testing.assert_allclose(codes.mean(axis=0), 0, atol=1e-5)
+    variances = np.linalg.eigvalsh(np.cov(said.T, bias=True))[::-1][:2]
+    np.testing.assert_allclose(codes.var(axis=0), variances, rtol=1e-3)
+
+
+def test_the_rbms_below_a_code_are_those_of_the_stack_without_one():
+    rows = draw_rows(rows=40)
+    (plain, wanted), (coded, found) = _small(rows), _small(rows, code=2)
+    timeless = [
+        {key: values for key, values in one.items() if "second" not in key}
+        for one in (*wanted, *found)
+    ]
+    assert timeless[:2] == timeless[2:]
+    assert len(plain.layers) == 2
+    for one, other in zip(plain.layers, coded.layers, strict=False):
+        for weight, same in zip(one.get_weights(), other.get_weights(), strict=True):
+            np.testing.assert_array_equal(weight, same)

@@ -126,6 +126,10 @@ def _of_task(task: str) -> ModuleType:
         from engram.models import classification
 
         return classification
+    if task == "reconstruction":
+        from engram.models import reconstruction
+
+        return reconstruction
     raise ValueError(f"`task` must be a task's word. Received: {task!r}")
 
 
@@ -190,4 +194,12 @@ def _module(word: str) -> ModuleType:
         from engram.models import deep_net
 
         return deep_net
+    if word == "pca":
+        from engram.models import pca
+
+        return pca
+    if word == "deep_autoencoder":
+        from engram.models import deep_autoencoder
+
+        return deep_autoencoder
     raise ValueError(f"`model` must be a module of engram.models. Received: {word!r}")

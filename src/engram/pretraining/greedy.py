@@ -15,6 +15,7 @@ from keras import ops
 
 from engram.layers.rbm import monitor
 from engram.layers.rbm.contrastive_divergence import ContrastiveDivergence
+from engram.layers.rbm.linear_code import LinearCode
 from engram.layers.rbm.rbm import RBM
 
 Train = Callable[[RBM, np.ndarray], dict[str, list[float]]]
@@ -48,6 +49,7 @@ def train_stack(
     seed: int,
     record: Callable[[dict[str, float], int], None],
     look_every: int = 1,
+    code: int | None = None,
     **how,
 ) -> tuple[keras.Sequential, list[dict[str, list[float]]]]:
     """Trains a new stack; returns it as a model of its layers, and a history of each.
@@ -65,6 +67,8 @@ def train_stack(
         record: function of numbers and epoch, such as a run's, called after each look;
             the numbers' names start with `rbm_1_`, `rbm_2_`, ...
         look_every: int, epochs from one look at the held-out rows to the next.
+        code: int or None, units of a `LinearCode` on top, set from what the highest RBM
+            says of the rows; it has no history.
         **how: of `ContrastiveDivergence`.
     """
     kinds = [visible, *["bernoulli"] * (len(units) - 1)]
@@ -94,7 +98,17 @@ def train_stack(
         return history
 
     histories = pretrain(rbms, rows, learn)
-    return keras.Sequential([keras.Input(rbms[0].kernel.shape[:1]), *rbms]), histories
+    layers = rbms if code is None else [*rbms, _linear_code(rbms, rows, code)]
+    return keras.Sequential([keras.Input(rbms[0].kernel.shape[:1]), *layers]), histories
+
+
+def _linear_code(rbms: list[RBM], rows, units: int) -> LinearCode:
+    """Returns the linear code of what the highest RBM says of the rows."""
+    for rbm in rbms:
+        rows = upwards(rbm, rows)
+    top = LinearCode(units, name="code")
+    top.adapt(rows)
+    return top
 
 
 def _half_cosine(share: float) -> float:

@@ -28,4 +28,8 @@ def task(word: str) -> ModuleType:
         from engram.tasks import classification
 
         return classification
+    if word == "reconstruction":
+        from engram.tasks import reconstruction
+
+        return reconstruction
     raise ValueError(f"`task` must be a module of engram.tasks. Received: {word!r}")
