@@ -605,6 +605,19 @@ def test_an_autoencoder_does_not_start_from_a_stack_without_a_code(coded, fault)
     assert told in fault(coded)
 
 
+def test_an_autoencoder_does_not_start_from_gaussian_visible_units(coded, fault):
+    coded["pretraining"]["coded-stack"]["stack"]["visible"] = "gaussian"
+    told = "coded.start: the visible units of 'coded-stack' must be bernoulli"
+    message = fault(coded)
+    assert told in message and "Received: gaussian" in message
+
+
+def test_a_code_is_no_wider_than_the_highest_rbm(coded, fault):
+    coded["pretraining"]["coded-stack"]["stack"]["code"] = 21
+    told = "code must be at most 20, the units of the highest RBM. Received: 21"
+    assert told in fault(coded)
+
+
 def test_a_classifier_does_not_start_from_a_stack_with_a_code(coded, stacked, fault):
     stacked["start"] = "runs/coded-stack/pretrained"
     stacked["args"]["units"] = [40, 20]

@@ -293,6 +293,15 @@ class Stack(Block):
     visible: Literal["bernoulli", "gaussian"]
     code: Positive | None = None
 
+    @model_validator(mode="after")
+    def _code_fits(self) -> "Stack":
+        if self.code and self.code > self.units[-1]:
+            raise ValueError(
+                f"code must be at most {self.units[-1]}, the units of the highest RBM."
+                f" Received: {self.code}"
+            )
+        return self
+
 
 class Contrastive(Block):
     """How each RBM of a stack learns (`pretraining/contrastive_divergence.py`)."""

@@ -177,6 +177,11 @@ def _stack_faults(
             f"{'.'.join(where)}.args.units: must {word} those of {name!r}, {units}."
             f" Received: {block['args'].get('units')}"
         )
+    if code and stack["stack"]["visible"] != "bernoulli":
+        faults.append(
+            f"{'.'.join(where)}.start: the visible units of {name!r} must be bernoulli,"
+            f" since pixels are drawn by sigmoids. Received: {stack['stack']['visible']}"
+        )
     if block["args"].get("code") != code:
         faults.append(
             f"{'.'.join(where)}.args.code: must be that of {name!r}, {code or 'none'}."

@@ -702,6 +702,7 @@ def test_training_that_diverges_says_so_and_leaves_the_layer_as_it_was():
         ("chains", 2.5),
         ("batch_size", 0),
         ("batch_size", 10.0),
+        ("batch_size", True),
         ("passes", 0),
         ("learning_rate", 0.0),
         ("learning_rate", float("nan")),
@@ -745,6 +746,16 @@ def test_rows_that_are_none_are_refused(rows, message, built):
     trainer = _trainer(_rbm() if built else RBM(L))
     with pytest.raises(ValueError, match=f"`rows` .*{message}"):
         trainer.fit(rows, 1)
+
+
+def test_counts_may_be_integers_of_numpy(tmp_path):
+    plain, other = _rbm(), _rbm()
+    _trainer(plain, "pcd", k=2, batch_size=5, chains=3).fit(_rows(), 1)
+    counts = {"k": np.int64(2), "batch_size": np.int64(5), "chains": np.int32(3)}
+    trainer = _trainer(other, "pcd", **counts)
+    trainer.fit(_rows(), 1)
+    trainer.save(tmp_path / "file.npz")
+    np.testing.assert_array_equal(equations.learned(other), equations.learned(plain))
 
 
 def test_a_look_every_no_epochs_is_refused():

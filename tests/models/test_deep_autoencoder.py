@@ -101,9 +101,11 @@ def test_a_model_comes_back_from_its_file_with_equal_reconstructions(tmp_path):
 # --- from a stack ---------------------------------------------------------------------
 
 
-def _stack(folder, units=(9, 6), code=3):
+def _stack(folder, units=(9, 6), code=3, visible="bernoulli"):
     """Saves a stack of RBMs of chance, and a code unless it is 0; returns its layers."""
-    machines = [RBM(size, seed=n) for n, size in enumerate(units)]
+    kinds = [visible, *["bernoulli"] * (len(units) - 1)]
+    pairs = enumerate(zip(units, kinds, strict=True))
+    machines = [RBM(size, kind, seed=n) for n, (size, kind) in pairs]
     rows = _rows()
     for machine in machines:
         machine.adapt(rows)
@@ -143,11 +145,11 @@ def test_a_start_from_a_stack_goes_on_learning(tmp_path):
 @pytest.mark.parametrize(
     ("units", "code", "told"),
     [
-        ((9, 5), 3, r"'hidden_2' \(9, 6\). Received: \(9, 5\)"),
-        ((9, 6), 2, r"'code' \(6, 3\). Received: \(6, 2\)"),
-        ((9, 6), 0, r"'code' \(6, 3\). Received: None"),
-        ((9,), 3, r"'hidden_2' \(9, 6\). Received: None"),
-        ((9, 6, 4), 3, r"'code' \(6, 3\). Received: \(4, 3\)"),
+        ((9, 5), 3, r"'hidden_2' \(9, 6\) sigmoid. Received: \(9, 5\) sigmoid"),
+        ((9, 6), 2, r"'code' \(6, 3\) linear. Received: \(6, 2\) linear"),
+        ((9, 6), 0, r"'code' \(6, 3\) linear. Received: none"),
+        ((9,), 3, r"'hidden_2' \(9, 6\) sigmoid. Received: none"),
+        ((9, 6, 4), 3, r"'code' \(6, 3\) linear. Received: \(4, 3\) linear"),
     ],
 )
 def test_a_stack_of_other_widths_is_refused_and_its_first_other_layer_named(
@@ -156,7 +158,14 @@ def test_a_stack_of_other_widths_is_refused_and_its_first_other_layer_named(
     _stack(tmp_path, units, code)
     model = _build()
     before = model.get_weights()
-    with pytest.raises(ValueError, match=f"stack.keras: .* for layer {told}"):
+    with pytest.raises(ValueError, match=f"stack.keras: .* for {told}"):
         models.start("deep_autoencoder", model, tmp_path / "stack.keras")
     for old, same in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, same)  # nothing is half started
+
+
+def test_a_stack_with_gaussian_visible_units_is_refused(tmp_path):
+    _stack(tmp_path, visible="gaussian")
+    told = r"'visible_1' \(9, 24\) sigmoid. Received: \(9, 24\) linear"
+    with pytest.raises(ValueError, match=told):
+        models.start("deep_autoencoder", _build(), tmp_path / "stack.keras")

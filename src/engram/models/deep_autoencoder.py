@@ -56,16 +56,18 @@ def start(model: keras.Model, path: Path) -> None:
     given = {one.name: one for one in unrolled.encoder(stack) + unrolled.decoder(stack)}
     ours = {layer.name: layer for layer in model.layers if layer.weights}
     for name in [*ours, *given]:
-        wanted, found = (_kernel(some.get(name)) for some in (ours, given))
+        wanted, found = (_kind(some.get(name)) for some in (ours, given))
         if wanted != found:
             raise ValueError(
-                f"{path}: the stack unrolled must have the kernels of the model, for"
-                f" layer {name!r} {wanted}. Received: {found}"
+                f"{path}: the stack unrolled must have the layers of the model, for"
+                f" {name!r} {wanted}. Received: {found}"
             )
     for name, layer in ours.items():
         layer.set_weights(given[name].get_weights())
 
 
-def _kernel(layer: keras.layers.Dense | None) -> tuple[int, ...] | None:
-    """Returns the shape of a layer's kernel, or None where there is no layer."""
-    return None if layer is None else tuple(layer.kernel.shape)
+def _kind(layer: keras.layers.Dense | None) -> str:
+    """Returns the shape of a layer's kernel and its activation in words."""
+    if layer is None:
+        return "none"
+    return f"{tuple(layer.kernel.shape)} {layer.activation.__name__}"

@@ -71,6 +71,7 @@ def train_stack(
             says of the rows; it has no history.
         **how: of `ContrastiveDivergence`.
     """
+    read = rows  # by the RBM that was trained last
     kinds = [visible, *["bernoulli"] * (len(units) - 1)]
     rbms = [
         RBM(size, visible=kind, seed=100 * seed + n, name=f"rbm_{n}")
@@ -78,7 +79,8 @@ def train_stack(
     ]
 
     def learn(rbm, rows):
-        nonlocal held
+        nonlocal held, read
+        read = rows
         look = monitor.monitor(rows, held)
 
         def told(rbm, epoch):
@@ -98,17 +100,11 @@ def train_stack(
         return history
 
     histories = pretrain(rbms, rows, learn)
-    layers = rbms if code is None else [*rbms, _linear_code(rbms, rows, code)]
+    layers: list[keras.layers.Layer] = [*rbms]
+    if code is not None:
+        layers.append(LinearCode(code, name="code"))
+        layers[-1].adapt(upwards(rbms[-1], read))
     return keras.Sequential([keras.Input(rbms[0].kernel.shape[:1]), *layers]), histories
-
-
-def _linear_code(rbms: list[RBM], rows, units: int) -> LinearCode:
-    """Returns the linear code of what the highest RBM says of the rows."""
-    for rbm in rbms:
-        rows = upwards(rbm, rows)
-    top = LinearCode(units, name="code")
-    top.adapt(rows)
-    return top
 
 
 def _half_cosine(share: float) -> float:

@@ -4,7 +4,7 @@
 the schedules, the order of rows, and the file that training goes on from.
 
 With centring, running means of the data follow by a share `offset_rate` each update.
-Every tenth update, and after the last one of an epoch, the offsets take their values and
+Every tenth update of an epoch, and after its last one, the offsets take their values and
 the biases are moved so that the density stays what it is.
 
 Random numbers are stateless, drawn from (seed, number of the draw), so that training
@@ -61,7 +61,8 @@ class ContrastiveDivergence:
             False: as probabilities, in the rows and in the model's last step (Hinton &
             Salakhutdinov 2006), which keeps more of the rows in deep stacks.
         centred: bool, whether offsets follow the means of the data.
-        offset_rate: float in (0, 1], the share by which they follow, each update.
+        offset_rate: float in (0, 1], the share by which the running means that offsets
+            take follow, each update.
         seed: int, of the order of rows and of all draws.
         jit_compile: bool, whether XLA compiles the loop. Its random numbers are others.
         strategy: a distribution strategy of TensorFlow, or None. Each of its replicas
@@ -93,11 +94,11 @@ class ContrastiveDivergence:
         strategy: Any = None,
     ):
         self.replicas = strategy.num_replicas_in_sync if strategy else 1
-        self.chains = batch_size if chains is None else chains
+        self.batch_size = _count("batch_size", batch_size)
+        self.chains = self.batch_size if chains is None else _count("chains", chains)
+        self.passes = _count("passes", passes)
         _check(method in METHODS, "method", f"one of {METHODS}", method)
-        _check_count("passes", passes)
-        for name, count in (("batch_size", batch_size), ("chains", self.chains)):
-            _check_count(name, count)
+        for name, count in (("batch_size", self.batch_size), ("chains", self.chains)):
             _check(
                 count % self.replicas == 0, name, f"{self.replicas} equal shares", count
             )
@@ -113,8 +114,6 @@ class ContrastiveDivergence:
         self.rbm = rbm
         self.method = method
         self.k = k
-        self.batch_size = batch_size
-        self.passes = passes
         self.learning_rate = learning_rate
         self.momentum = momentum
         self.weight_decay = weight_decay
@@ -162,7 +161,7 @@ class ContrastiveDivergence:
             ValueError: if the rows cannot be those of this RBM, or `look_every` is wrong.
             Diverged: if a weight is not a number after an epoch.
         """
-        _check_count("look_every", look_every)
+        look_every = _count("look_every", look_every)
         rows = self._prepare(rows)
         history: dict[str, list[float]] = {}
         while self.epoch < epochs:
@@ -270,8 +269,8 @@ class ContrastiveDivergence:
         value = getattr(self, name)
         value = value(epoch) if callable(value) else value
         if name == "k":
-            _check_count(name, value)
-        elif name == "momentum":
+            return _count(name, value)
+        if name == "momentum":
             _check(0 <= value < 1, name, "in [0, 1)", value)
         else:
             _check(value > 0, name, "above 0", value)
@@ -326,6 +325,8 @@ def _check(holds: bool, name: str, expected: str, received) -> None:
         raise ValueError(f"`{name}` must be {expected}. Received: {received}")
 
 
-def _check_count(name: str, received) -> None:
-    counts = isinstance(received, numbers.Integral) and int(received) >= 1
-    _check(counts, name, "an int of at least 1", received)
+def _count(name: str, received) -> int:
+    """Returns a count as an int, checked."""
+    counts = isinstance(received, numbers.Integral) and not isinstance(received, bool)
+    _check(counts and int(received) >= 1, name, "an int of at least 1", received)
+    return int(received)

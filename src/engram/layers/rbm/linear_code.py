@@ -17,12 +17,15 @@ class LinearCode(keras.layers.Layer):
 
     With the mean `m` of the rows and their principal axes `A`, largest variance first,
 
-        code        = (v - m) A
-        E[v | code] = sigmoid(b + code B)
+        code = (v - m) A
+        v'   = sigmoid(b + code B)
 
     where `b` is the mean of `logit(v)` and `B` its least squares on the code,
 
         B = diag(1 / variance of the code) cov(code, logit(v)).
+
+    `v'` follows the logits of rows kept within [1e-4, 1 - 1e-4] and is no conditional
+    mean.
 
     `adapt` sets the weights from rows; `fit` leaves them alone.
 
@@ -75,7 +78,7 @@ class LinearCode(keras.layers.Layer):
         return (*input_shape[:-1], self.units)
 
     def visible_mean(self, code):
-        """Returns `E[v | code]` `(B, V)`."""
+        """Returns `v'` `(B, V)`; the name is that of the way back in an `RBM`."""
         code = ops.cast(code, self.variable_dtype)
         return ops.sigmoid(self.back_bias + ops.matmul(code, self.back))
 

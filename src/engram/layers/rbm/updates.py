@@ -24,7 +24,7 @@ from engram.layers.rbm.gradient import difference, mean, recentred
 DRAWS = 2**20  # numbers of draws that belong to an update, whatever its `k`
 RECENTRE = 10  # updates from one move of the offsets to the next: it reads W twice
 LANES = 16  # hidden units are filled up to a multiple: products of odd rows are slower
-NEVER = -1e6  # hidden bias of a unit that is never on
+NEVER = -1e4  # hidden bias of a unit that is never on
 
 
 def epoch(
@@ -60,7 +60,7 @@ def epoch(
     hidden = weights[0].shape[1]
     lanes = -(-hidden // LANES) * LANES
     weights = resized(weights, lanes)
-    velocity = resized(velocity, lanes, 0.0) if velocity else velocity
+    velocity = resized_velocity(velocity, lanes)
     living = units(living, lanes) if how.method == "pcd" else living
     w = energy.Weights(*weights)
     states = all_rows(rows.shape[1], rows.dtype) if how.method == "exact" else None
@@ -98,7 +98,7 @@ def epoch(
     )
     w = energy.Weights(*weights)
     w = recentred(w, *means) if how.centred else w
-    velocity = resized(velocity, hidden) if velocity else velocity
+    velocity = resized_velocity(velocity, hidden)
     living = units(living, hidden) if how.method == "pcd" else living
     return resized(present(w), hidden), velocity, living
 
@@ -206,19 +206,19 @@ class _Draws:
         return self.part(drawn)
 
 
-def resized(w, hidden, bias=NEVER):
-    """Returns weights with `hidden` hidden units: the first ones, or more, that are off.
+def resized(weights, hidden):
+    """Returns the weights of the first `hidden` units, filled up with units never on."""
+    kernel, b, c, mu, lambda_, *rest = weights
+    c, lambda_ = units(c, hidden, NEVER), units(lambda_, hidden)
+    return [units(kernel, hidden), b, c, mu, lambda_, *rest]
 
-    Args:
-        w: kernel, visible bias, hidden bias, visible offset, hidden offset, and more
-            without hidden units; or the velocities of the first three, and more.
-        hidden: int, how many.
-        bias: hidden bias of the units that are added.
-    """
-    kernel, b, c, *rest = w
-    if len(rest) > 1:  # of weights
-        rest[1] = units(rest[1], hidden)
-    return [units(kernel, hidden), b, units(c, hidden, bias), *rest]
+
+def resized_velocity(velocity, hidden):
+    """Returns the velocities of the first `hidden` units, filled up with zeros."""
+    if not velocity:
+        return velocity
+    kernel, b, c, *rest = velocity
+    return [units(kernel, hidden), b, units(c, hidden), *rest]
 
 
 def units(one, hidden, value=0.0):
