@@ -9,7 +9,8 @@ from engram import readme
 
 ROOT = Path(__file__).parents[1]
 STUDIES = [
-    f"studies/{name}/README.md" for name in ("traffic", "long_memory", "sequential_mnist")
+    f"studies/{name}/README.md"
+    for name in ("traffic", "long_memory", "sequential_mnist", "rbm_mnist")
 ]
 GROUP = {
     "id": "road",
@@ -40,7 +41,7 @@ GROUP = {
 }
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/stlm.md", *STUDIES])
+@pytest.mark.parametrize("page", ["README.md", "docs/stlm.md", "docs/rbm.md", *STUDIES])
 def test_the_tables_are_those_of_the_committed_results(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     assert "<!-- table:" in text
