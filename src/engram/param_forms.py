@@ -190,6 +190,7 @@ class DeepNet(Block):
     activation: Literal["sigmoid", "tanh", "relu"]
     optimizer: Literal["sgd", "adam"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
+    hidden_rate: Annotated[float, Field(gt=0, le=1)]
 
 
 class Pca(Block):

@@ -28,6 +28,22 @@ def test_the_pseudo_likelihood_is_the_chance_of_each_bit_given_the_others():
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("visible", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("units", [(9, 8), (7, 8), (30, 13)])  # one and two chunks
+def test_log_z_while_it_learns_is_the_one_of_enumeration(visible, units):
+    rows, hidden = units
+    for dtype, error in (("float64", 1e-10), ("float32", 1e-4)):
+        rbm = equations.draw_weights(RBM(hidden, visible, dtype=dtype), rows)
+        exact = enumeration.log_partition(rbm)
+        assert monitor.log_partition(rbm) == pytest.approx(exact, rel=0, abs=error)
+
+
+def test_log_z_while_it_learns_has_the_limit_of_enumeration():
+    rbm = equations.draw_weights(RBM(21), 30)
+    with pytest.raises(ValueError, match="at most 20 units. Received: 30 .* 21 hidden"):
+        monitor.log_partition(rbm)
+
+
 def test_without_a_kernel_the_pseudo_likelihood_is_the_likelihood():
     rbm = RBM(8, kernel_initializer="zeros", dtype="float64")
     rbm.adapt(_rows())

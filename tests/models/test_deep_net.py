@@ -10,7 +10,13 @@ from engram import models
 from engram.param_forms import DeepNet
 
 SPEC = {"task": "classification", "shape": [4, 3, 2], "classes": 5}
-PLAIN = {"units": [6, 7], "activation": "tanh", "optimizer": "sgd", "dropout": 0}
+PLAIN = {
+    "units": [6, 7],
+    "activation": "tanh",
+    "optimizer": "sgd",
+    "dropout": 0,
+    "hidden_rate": 1,
+}
 
 
 def _build(rate=0.1, **changes):
@@ -95,6 +101,36 @@ def test_another_optimizer_is_refused():
         _build(optimizer="rmsprop")
 
 
+@pytest.mark.parametrize("word", ["sgd", "adam"])
+def test_hidden_layers_take_their_share_of_a_step_and_the_logits_all_of_it(word):
+    images, classes = _images()
+    moved = {}
+    for share in (1, 0.1):
+        model = _build(0.01, optimizer=word, hidden_rate=share)
+        before = {one.path: ops.convert_to_numpy(one) for one in model.weights}
+        model.fit(images, classes, batch_size=40, verbose=0)  # one step
+        moved[share] = {
+            one.path: ops.convert_to_numpy(one) - before[one.path]
+            for one in model.weights
+        }
+    for path, whole in moved[1].items():
+        share = 0.1 if path.startswith("hidden_") else 1
+        assert np.abs(whole).max() > 1e-5
+        np.testing.assert_allclose(moved[0.1][path], share * whole, atol=1e-7)
+
+
+def test_another_rate_of_hidden_layers_comes_back_from_a_file(tmp_path):
+    model, (images, classes) = (
+        _build(0.01, optimizer="adam", hidden_rate=0.1),
+        _images(),
+    )
+    model.fit(images, classes, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras", safe_mode=True).optimizer
+    assert again.get_config() == model.optimizer.get_config()
+    assert again.hidden_rate == 0.1
+
+
 def test_dropout_leaves_out_its_share_in_training_alone():
     model, (images, _) = (
         _build(units=[500, 500], dropout=0.3, activation="sigmoid"),
@@ -117,6 +153,8 @@ def test_dropout_leaves_out_its_share_in_training_alone():
         ("activation", "softmax"),
         ("optimizer", "SGD"),
         ("dropout", 1),
+        ("hidden_rate", 0),
+        ("hidden_rate", 2),
     ],
 )
 def test_arguments_that_make_no_net_are_refused(key, value):

@@ -7,7 +7,44 @@ import keras
 from engram.models import classification
 
 
-def build(spec, learning_rate, units, activation, optimizer, dropout):
+class HiddenRate:
+    """What makes hidden layers learn at a rate of their own; mixed into an optimizer.
+
+    The share is of the step, not of the gradient, which Adam would scale up again.
+    Howard & Ruder 2018, Universal language model fine-tuning, section 3.2.
+
+    Args:
+        hidden_rate: float, share of the learning rate that layers `hidden_n` take.
+        **how: of the optimizer.
+    """
+
+    def __init__(self, *, hidden_rate, **how):
+        super().__init__(**how)
+        self.hidden_rate = hidden_rate
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Moves a variable by its layer's share of the learning rate."""
+        # Under TensorFlow `variable` is a bare one, without its path.
+        path = self._trainable_variables[self._get_variable_index(variable)].path
+        share = self.hidden_rate if path.startswith("hidden_") else 1
+        super().update_step(gradient, variable, share * learning_rate)
+
+    def get_config(self):
+        """Returns the optimizer's arguments and `hidden_rate`."""
+        return {**super().get_config(), "hidden_rate": self.hidden_rate}
+
+
+@keras.saving.register_keras_serializable(package="engram")
+class SGD(HiddenRate, keras.optimizers.SGD):
+    """SGD, with hidden layers at a rate of their own."""
+
+
+@keras.saving.register_keras_serializable(package="engram")
+class Adam(HiddenRate, keras.optimizers.Adam):
+    """Adam, with hidden layers at a rate of their own."""
+
+
+def build(spec, learning_rate, units, activation, optimizer, dropout, hidden_rate):
     """Returns a compiled classifier of images.
 
         h_0 = all pixels in a row                  (B, H W F)
@@ -24,6 +61,8 @@ def build(spec, learning_rate, units, activation, optimizer, dropout):
         optimizer: `"sgd"`, with a momentum of 0.9, or `"adam"`.
         dropout: share in [0, 1) of each hidden layer's outputs that a step of training
             leaves out; 0 adds no layer.
+        hidden_rate: share in (0, 1] of the learning rate that hidden layers take, so
+            that pretrained ones keep what they know.
     """
     images = classification.inputs(spec)
     h = keras.layers.Flatten(name="pixels")(images)
@@ -37,6 +76,9 @@ def build(spec, learning_rate, units, activation, optimizer, dropout):
         if dropout:
             h = keras.layers.Dropout(dropout, name=f"dropout_{n}")(h)
     how = classification.optimizer(optimizer, learning_rate)
+    if hidden_rate != 1:
+        kind = {"sgd": SGD, "adam": Adam}[optimizer]
+        how = kind.from_config({**how.get_config(), "hidden_rate": hidden_rate})
     return classification.classifier(images, h, spec, "deep_net", how)
 
 

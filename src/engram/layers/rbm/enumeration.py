@@ -41,16 +41,14 @@ def log_weights(w: energy.Weights, side: Callable, units: int) -> np.ndarray:
     return np.concatenate(found)
 
 
-def log_partition(rbm) -> float:
-    """Returns log Z, in nats.
+def smaller_side(w: energy.Weights) -> tuple[Callable, int]:
+    """Returns the free energy of the side with fewer units, and how many these are.
 
     Raises:
         ValueError: if neither side has at most 20 units to go through.
     """
-    w = rbm.density()
     visible, hidden = w.kernel.shape
-    discrete = w.log_variance is None
-    if discrete and visible <= hidden:
+    if w.log_variance is None and visible <= hidden:
         side, units = energy.free_energy, visible
     else:
         side, units = energy.hidden_free_energy, hidden
@@ -59,7 +57,17 @@ def log_partition(rbm) -> float:
             f"the exact log Z enumerates the smaller side, of at most {LIMIT}"
             f" units. Received: {visible} visible and {hidden} hidden units"
         )
-    return float(np.logaddexp.reduce(log_weights(w, side, units)))
+    return side, units
+
+
+def log_partition(rbm) -> float:
+    """Returns log Z, in nats.
+
+    Raises:
+        ValueError: as in `smaller_side`.
+    """
+    w = rbm.density()
+    return float(np.logaddexp.reduce(log_weights(w, *smaller_side(w))))
 
 
 def log_likelihood(rbm, rows, log_z: float | None = None) -> np.ndarray:
