@@ -152,6 +152,7 @@ def stack(model="deep_net", dataset="digits", task="classification"):
             "epochs": 1,
             "batch_size": 20,
             "learning_rate": 0.1,
+            "last_rate": 0.5,
             "momentum": 0.5,
             "weight_decay": 0.0,
             "sample_visible": True,

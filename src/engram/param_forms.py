@@ -312,6 +312,7 @@ class Contrastive(Block):
     epochs: Positive
     batch_size: Positive
     learning_rate: Rate
+    last_rate: Annotated[float, Field(ge=0, le=1)]
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0)]
     sample_visible: bool

@@ -39,6 +39,13 @@ def test_many_rows_go_upwards_in_pieces(monkeypatch):
     np.testing.assert_allclose(whole, rbm(rows), rtol=0, atol=1e-7)
 
 
+def test_a_rate_falls_along_a_half_cosine_to_its_last_share():
+    assert [greedy.falling(share, 0.0) for share in (0, 1)] == [1, 0]
+    assert greedy.falling(0.5, 0.2) == pytest.approx(0.6)
+    assert greedy.falling(1 / 3, 0.2) == pytest.approx(0.2 + 0.8 * 0.75)
+    assert [greedy.falling(share, 1.0) for share in (0, 0.3, 1)] == [1, 1, 1]
+
+
 def test_a_stack_is_trained_and_told_of_from_its_lowest_rbm_up():
     rows, held = draw_rows("gaussian", 60), draw_rows("gaussian", 80)[60:]
     told = []

@@ -48,13 +48,14 @@ def train_stack(
     learning_rate: float,
     seed: int,
     record: Callable[[dict[str, float], int], None],
+    last_rate: float = 0.0,
     look_every: int = 1,
     code: int | None = None,
     **how,
 ) -> tuple[keras.Sequential, list[dict[str, list[float]]]]:
     """Trains a new stack; returns it as a model of its layers, and a history of each.
 
-    The learning rate falls to 0 along a half cosine.
+    The learning rate falls along a half cosine.
 
     Args:
         rows: float array `(N, V)`.
@@ -66,6 +67,7 @@ def train_stack(
         seed: int, of weights, order of rows and draws.
         record: function of numbers and epoch, such as a run's, called after each look;
             the numbers' names start with `rbm_1_`, `rbm_2_`, ...
+        last_rate: float, share of the learning rate that it falls to; 1 keeps it.
         look_every: int, epochs from one look at the held-out rows to the next.
         code: int or None, units of a `LinearCode` on top, set from what the highest RBM
             says of the rows; it has no history.
@@ -90,7 +92,7 @@ def train_stack(
 
         trainer = ContrastiveDivergence(
             rbm,
-            learning_rate=lambda epoch: learning_rate * _half_cosine(epoch / epochs),
+            learning_rate=lambda epoch: learning_rate * falling(epoch / epochs, last_rate),
             seed=rbm.seed,
             **how,
         )
@@ -107,8 +109,9 @@ def train_stack(
     return keras.Sequential([keras.Input(rbms[0].kernel.shape[:1]), *layers]), histories
 
 
-def _half_cosine(share: float) -> float:
-    return (1 + math.cos(math.pi * share)) / 2
+def falling(share: float, last: float) -> float:
+    """Returns what falls along a half cosine from 1 at share 0 to `last` at share 1."""
+    return last + (1 - last) * (1 + math.cos(math.pi * share)) / 2
 
 
 def upwards(rbm: RBM, rows) -> np.ndarray:
