@@ -1,6 +1,7 @@
 """A stack learns from the bottom up, each RBM on what the one below says."""
 
 import numpy as np
+import pytest
 import rbm_equations as equations
 from rbm_stack import draw_rows, stack, upwards
 

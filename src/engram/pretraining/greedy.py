@@ -92,7 +92,9 @@ def train_stack(
 
         trainer = ContrastiveDivergence(
             rbm,
-            learning_rate=lambda epoch: learning_rate * falling(epoch / epochs, last_rate),
+            learning_rate=lambda epoch: (
+                learning_rate * falling(epoch / epochs, last_rate)
+            ),
             seed=rbm.seed,
             **how,
         )
