@@ -7,7 +7,7 @@ import keras
 from engram.models import classification
 
 
-class HiddenRate:
+class HiddenRate(keras.Optimizer):
     """What makes hidden layers learn at a rate of their own; mixed into an optimizer.
 
     The share is of the step, not of the gradient, which Adam would scale up again.
