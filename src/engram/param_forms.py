@@ -191,6 +191,7 @@ class DeepNet(Block):
     optimizer: Literal["sgd", "adam"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     hidden_rate: Annotated[float, Field(gt=0, le=1)]
+    logits: Literal["glorot_uniform", "zeros"]
 
 
 class Pca(Block):

@@ -16,6 +16,7 @@ PLAIN = {
     "optimizer": "sgd",
     "dropout": 0,
     "hidden_rate": 1,
+    "logits": "glorot_uniform",
 }
 
 
@@ -70,6 +71,16 @@ def test_weights_start_uniform_within_glorots_bound_and_biases_at_zero():
     assert 0.99 * bound < np.abs(kernel).max() <= bound
     assert kernel.std() == pytest.approx(bound / np.sqrt(3), rel=0.01)
     assert not bias.any()
+
+
+def test_logits_may_start_at_zero_and_then_learn():
+    model, (images, classes) = _build(logits="zeros"), _images()
+    assert not model.predict(images, verbose=0).any()
+    hidden = ops.convert_to_numpy(_build().get_layer("hidden_2").kernel)
+    np.testing.assert_array_equal(model.get_layer("hidden_2").kernel, hidden)
+    before = model.evaluate(images, classes, verbose=0)
+    model.fit(images, classes, batch_size=8, epochs=15, verbose=0)
+    assert model.evaluate(images, classes, verbose=0) < before / 2
 
 
 def test_the_loss_is_the_mean_cross_entropy_of_the_logits():
@@ -155,6 +166,7 @@ def test_dropout_leaves_out_its_share_in_training_alone():
         ("dropout", 1),
         ("hidden_rate", 0),
         ("hidden_rate", 2),
+        ("logits", "ones"),
     ],
 )
 def test_arguments_that_make_no_net_are_refused(key, value):

@@ -44,7 +44,9 @@ class Adam(HiddenRate, keras.optimizers.Adam):
     """Adam, with hidden layers at a rate of their own."""
 
 
-def build(spec, learning_rate, units, activation, optimizer, dropout, hidden_rate):
+def build(
+    spec, learning_rate, units, activation, optimizer, dropout, hidden_rate, logits
+):
     """Returns a compiled classifier of images.
 
         h_0 = all pixels in a row                  (B, H W F)
@@ -63,6 +65,8 @@ def build(spec, learning_rate, units, activation, optimizer, dropout, hidden_rat
             leaves out; 0 adds no layer.
         hidden_rate: share in (0, 1] of the learning rate that hidden layers take, so
             that pretrained ones keep what they know.
+        logits: `"glorot_uniform"` or `"zeros"`, how the logits' kernel starts. With fewer
+            examples than hidden units, most of a random start stays as noise.
     """
     images = classification.inputs(spec)
     h = keras.layers.Flatten(name="pixels")(images)
@@ -79,7 +83,11 @@ def build(spec, learning_rate, units, activation, optimizer, dropout, hidden_rat
     if hidden_rate != 1:
         kind = {"sgd": SGD, "adam": Adam}[optimizer]
         how = kind.from_config({**how.get_config(), "hidden_rate": hidden_rate})
-    return classification.classifier(images, h, spec, "deep_net", how)
+    model = classification.classifier(images, h, spec, "deep_net", how)
+    if logits == "zeros":
+        kernel = model.get_layer("logits").kernel
+        kernel.assign(keras.ops.zeros_like(kernel))
+    return model
 
 
 def start(model: keras.Model, path: Path) -> None:
