@@ -69,6 +69,8 @@ IMAGES = {
         "activation": "sigmoid",
         "optimizer": "sgd",
         "dropout": 0.1,
+        "hidden_rate": 0.5,
+        "logits": "zeros",
     },
 }
 ARGUMENTS |= IMAGES

@@ -47,6 +47,30 @@ def test_a_rate_falls_along_a_half_cosine_to_its_last_share():
     assert [greedy.falling(share, 1.0) for share in (0, 0.3, 1)] == [1, 1, 1]
 
 
+def test_a_stack_learns_at_the_rate_that_falls_to_its_last_share():
+    rows = draw_rows("bernoulli", 60)
+
+    def kernel(last_rate, learning_rate=0.5):
+        stack, _ = greedy.train_stack(
+            rows,
+            rows,
+            units=[4],
+            visible="bernoulli",
+            epochs=2,
+            learning_rate=learning_rate,
+            last_rate=last_rate,
+            seed=3,
+            record=lambda *_: None,
+            batch_size=5,
+            momentum=0.0,
+            jit_compile=False,
+        )
+        return np.asarray(stack.layers[0].kernel)
+
+    assert np.abs(kernel(1.0) - kernel(0.0)).max() > 1e-4
+    np.testing.assert_array_equal(kernel(1.0), kernel(1.0))
+
+
 def test_a_stack_is_trained_and_told_of_from_its_lowest_rbm_up():
     rows, held = draw_rows("gaussian", 60), draw_rows("gaussian", 80)[60:]
     told = []

@@ -23,7 +23,7 @@ from engram.tasks.classification import (
 
 SHAPES = {"grey": (4, 3, 1), "colour": (5, 6, 3)}
 ARGUMENTS = {"activation": "relu", "optimizer": "adam", "dropout": 0}
-ARGUMENTS |= {"hidden_rate": 1, "logits": "zeros"}
+ARGUMENTS |= {"hidden_rate": 0.1, "logits": "zeros"}
 
 
 @pytest.fixture(scope="module")

@@ -153,3 +153,10 @@ def test_figures_are_drawn_the_same_each_time(bars, fitted, tmp_path, held_out):
     assert made[0] == made[1]
     names = ["fantasies.png", "filters.png", "learning.png", "reconstructions.png"]
     assert sorted(made[0]) == names
+
+
+@pytest.mark.parametrize(("units", "exact"), [(16, True), (20, True), (21, False)])
+def test_the_losses_are_exact_as_far_as_log_z_is_enumerated(units, exact):
+    spec = {"task": "density", "visible": 25}
+    model = models.build("rbm", spec, 0.1, **(ARGUMENTS | {"units": units}))
+    assert model.cheap == exact

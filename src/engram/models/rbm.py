@@ -26,8 +26,10 @@ class Density(keras.Model):
     @property
     def cheap(self) -> bool:
         """Whether log Z is enumerated in a fraction of a second, and losses are exact."""
-        visible, hidden = self.rbm.kernel.shape
-        return 2 ** min(visible, hidden) * max(visible, hidden) <= CHEAP
+        from engram.layers.rbm import enumeration
+
+        small, large = sorted(self.rbm.kernel.shape)
+        return small <= enumeration.LIMIT and 2**small * large <= CHEAP
 
     def fit(self, x=None, validation_data=None, epochs=1, callbacks=None, **kwargs):
         """Trains, and reports to callbacks after each epoch.
