@@ -79,13 +79,30 @@ def pages(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path, pages, monkeypatch):
-    """A mirror of those two files."""
+    """A mirror of those two files, in place of the one that `mirror.tsv` knows."""
     place = tmp_path / "mirror"
     (place / "traffic_los").mkdir(parents=True)
+    rows = ["url\tstaged_path\tprepare\tstaged_sha256"]
     for name, content in (("los_speed.csv", SPEED), ("los_adj.csv", GRAPH)):
-        (place / f"traffic_los/{name}.gz").write_bytes(gzip.compress(content))
+        staged = gzip.compress(content)
+        (place / f"traffic_los/{name}.gz").write_bytes(staged)
+        digest = hashlib.sha256(staged).hexdigest()
+        rows.append(f"{los_loop._FOLDER}/{name}\ttraffic_los/{name}.gz\tgunzip\t{digest}")
+    own_table = tmp_path / "mirror.tsv"
+    own_table.write_text("\n".join(rows) + "\n")
+    monkeypatch.setattr(mirror, "OWN_TABLE", own_table)
     monkeypatch.setenv("ENGRAM_MIRROR", str(place))
     return place
+
+
+@pytest.fixture
+def contents_alone(folder):
+    """The same mirror, with a table that says nothing of the files as they lie there."""
+    rows = ["url\tstaged_path\tprepare"]
+    for name in ("los_speed.csv", "los_adj.csv"):
+        rows.append(f"{los_loop._FOLDER}/{name}\ttraffic_los/{name}.gz\tgunzip")
+    (folder / "tfds_cache.tsv").write_text("\n".join(rows) + "\n")
+    return folder
 
 
 def examples(target):
@@ -243,22 +260,56 @@ def test_the_table_of_a_mirror_says_where_its_files_are(target, folder, no_netwo
 def test_a_flipped_byte_is_refused_and_the_readings_before_stay(target, folder):
     datasets.fetch("los_loop", target, file="")
     before = files(target)
-    wrong = bytearray(SPEED)
-    wrong[-2] ^= 1
-    (folder / "traffic_los/los_speed.csv.gz").write_bytes(gzip.compress(wrong))
+    file = folder / "traffic_los/los_speed.csv.gz"
+    content = file.read_bytes()
+    wrong = bytearray(content)
+    wrong[4] ^= 1  # the header's time: gunzip does not see it
+    assert gzip.decompress(wrong) == SPEED
+    file.write_bytes(wrong)
     with pytest.raises(FetchError) as refused:
         datasets.fetch("los_loop", target, file="")
     message = str(refused.value)
-    assert str(folder / "traffic_los/los_speed.csv.gz") in message
-    assert f"Expected sha256 {hashlib.sha256(SPEED).hexdigest()}" in message
+    assert str(file) in message
+    assert f"Expected sha256 {hashlib.sha256(content).hexdigest()}" in message
     assert f"received {hashlib.sha256(wrong).hexdigest()}" in message
     assert files(target) == before
     assert nothing_beside(target)
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "not gzip", "empty"])
-def test_a_damaged_archive_is_refused_by_name(target, folder, damage):
+def test_there_is_no_byte_of_a_mirrored_file_that_may_flip(folder, tmp_path):
     file = folder / "traffic_los/los_speed.csv.gz"
+    content = file.read_bytes()
+    builder = LosLoop(data_dir=tmp_path / "built")
+    for place in range(len(content)):
+        wrong = bytearray(content)
+        wrong[place] ^= 1
+        file.write_bytes(wrong)
+        with pytest.raises(FetchError, match="Expected sha256"):
+            mirror.seed(builder, folder, tmp_path / "downloads")
+    file.write_bytes(content)
+    mirror.seed(builder, folder, tmp_path / "downloads")
+
+
+def test_every_file_of_our_mirror_is_checked_as_it_lies_there():
+    rows = mirror._rows(mirror.OWN_TABLE).values()
+    packed = [row for row in rows if row["prepare"] == "gunzip"]
+    assert packed and all(len(row["staged_sha256"]) == 64 for row in packed)
+
+
+def test_another_content_is_refused(target, contents_alone):
+    wrong = bytearray(SPEED)
+    wrong[-2] ^= 1
+    file = contents_alone / "traffic_los/los_speed.csv.gz"
+    file.write_bytes(gzip.compress(wrong))
+    message = refusal(target)
+    assert str(file) in message
+    assert f"Expected sha256 {hashlib.sha256(SPEED).hexdigest()}" in message
+    assert f"received {hashlib.sha256(wrong).hexdigest()}" in message
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "not gzip", "empty"])
+def test_a_damaged_archive_is_refused_by_name(target, contents_alone, damage):
+    file = contents_alone / "traffic_los/los_speed.csv.gz"
     content = bytearray(file.read_bytes())
     if damage == "flipped":
         content[len(content) // 2] ^= 0xFF

@@ -52,6 +52,11 @@ def builder(tmp_path, monkeypatch):
     place = tmp_path / "mirror/traffic_montevideo_bus"
     place.mkdir(parents=True)
     (place / "montevideo_bus.json.gz").write_bytes(gzip.compress(content))
+    (place.parent / "tfds_cache.tsv").write_text(
+        "url\tstaged_path\tprepare\n"
+        f"{MontevideoBus.URLS['stops']}\ttraffic_montevideo_bus/montevideo_bus.json.gz"
+        "\tgunzip\n"
+    )
     digest = hashlib.sha256(content).hexdigest()
     size = tfds.core.utils.Size(len(content))
     info = checksums.UrlInfo(size, digest, "montevideo_bus.json")

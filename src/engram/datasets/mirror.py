@@ -3,7 +3,9 @@
 A mirror is a folder of files and a table `tfds_cache.tsv` with the columns `url`,
 `staged_path` (the file, relative to the folder) and `prepare` (`as is` or `gunzip`).
 `ENGRAM_MIRROR` names the folder. What a file must hash to is TFDS' own record (the
-builder's `checksums.tsv`), not the mirror's word.
+builder's `checksums.tsv`), not the mirror's word. A table may also say what a file
+hashes to as it lies there (`staged_sha256`): the header of a gzip file has bytes that
+leave its content as it is.
 """
 
 import csv
@@ -75,14 +77,21 @@ def seed(builder: tfds.core.DatasetBuilder, mirror: Path, downloads: Path) -> No
         file = mirror / rows[url]["staged_path"]
         if not file.is_file():
             continue
-        content = _content(file, rows[url]["prepare"])
-        received = hashlib.sha256(content).hexdigest()
-        if received != expected.checksum:
-            raise FetchError(
-                f"{file}: not the file that {builder.name} expects. Expected sha256"
-                f" {expected.checksum}, received {received}. Nothing was changed."
-            )
+        staged = file.read_bytes()
+        if rows[url].get("staged_sha256"):
+            _check(builder.name, file, staged, rows[url]["staged_sha256"])
+        content = _content(file, staged, rows[url]["prepare"])
+        _check(builder.name, file, content, expected.checksum)
         _store(builder.name, url, expected, content, downloads)
+
+
+def _check(name: str, file: Path, content: bytes, expected: str) -> None:
+    received = hashlib.sha256(content).hexdigest()
+    if received != expected:
+        raise FetchError(
+            f"{file}: not the file that {name} expects. Expected sha256"
+            f" {expected}, received {received}. Nothing was changed."
+        )
 
 
 def _urls(builder: tfds.core.DatasetBuilder) -> set[str]:
@@ -111,11 +120,11 @@ def _rows(table: Path) -> dict[str, dict[str, str]]:
         return {row["url"]: row for row in csv.DictReader(lines, delimiter="\t")}
 
 
-def _content(file: Path, prepare: str) -> bytes:
+def _content(file: Path, staged: bytes, prepare: str) -> bytes:
     if prepare != "gunzip":
-        return file.read_bytes()
+        return staged
     try:
-        return gzip.decompress(file.read_bytes())
+        return gzip.decompress(staged)
     except (OSError, EOFError, zlib.error) as error:
         raise FetchError(f"{file}: damaged, cannot be decompressed: {error}") from error
 
