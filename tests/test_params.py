@@ -315,7 +315,7 @@ def test_a_refit_takes_rate_and_epochs_from_what_was_chosen(tour, stlm, fault, t
     [
         ("model", "gru"),
         ("args", {"units": 19, "combine": "sum", "short_horizon": 4, "long_horizon": 24}),
-        ("layers", "src/engram/layers/__init__.py"),
+        ("layers", "src/engram/models/ridge.py"),
         ("train", {**REFIT, "batch_size": 7}),
     ],
 )

@@ -126,14 +126,14 @@ def dataset(file="toy.csv", source="detector_csv", task="forecasting"):
 
 def experiment(model, train=SOLVED, dataset="toy", start=None, task="forecasting"):
     own = {
-        **dict.fromkeys(("stlm", "parallel_stlm", "conv_stlm"), "/stlm"),
-        **dict.fromkeys(("rbm", "pca"), "/rbm"),
+        **dict.fromkeys(("stlm", "parallel_stlm", "conv_stlm"), "layers/stlm"),
+        **dict.fromkeys(("rbm", "pca"), "layers/rbm"),
     }
     return {
         "task": task,
         "dataset": dataset,
         "model": model,
-        "layers": f"src/engram/layers{own.get(model, '/__init__.py')}",
+        "layers": f"src/engram/{own.get(model, f'models/{model}.py')}",
         "start": start or f"data/prepared/{dataset}",
         "args": ARGUMENTS[model],
         "train": train,
