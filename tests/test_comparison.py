@@ -15,7 +15,7 @@ import pytest
 
 from engram.bootstrap import SHORTEST, interval, stretch
 from engram.comparison import as_json, compare, markdown, read, summary
-from engram.tables import number, score
+from engram.tables import facts, label, number, score
 
 Json = dict[str, Any]
 BAD_CURVE = (
@@ -530,3 +530,28 @@ def test_a_published_number_needs_one_of_ours_to_stand_beside() -> None:
     for wrong in (_beside(experiment="t-gru"), _beside("f1", "t-stlm")):
         with pytest.raises(ValueError, match="published: no .* to stand beside"):
             compare(rows, details, "stlm", published=wrong)
+
+
+def _facts(*keys: str) -> str:
+    row = _row("a-gru", 1.0, metrics=dict.fromkeys(keys, 1.0))
+    about = {"unit": "nats", "fitted": "train", "better": "higher"}
+    return facts({**about, "rows": [row]})
+
+
+def test_a_metric_is_explained_where_it_occurs_and_no_other() -> None:
+    assert "60 minutes" in _facts("mae_to_60") and "ahead" not in _facts("mae_to_60")
+    assert "15 minutes ahead" in _facts("mae_at_15")
+    said = _facts("gap_to_bound")  # a bound, not minutes
+    assert "gap to bound" in said and "minutes" not in said
+    assert "of images" not in _facts("alignment_error")
+
+
+def test_metrics_are_spelt_as_their_field_does() -> None:
+    found = [label(key) for key in ("rmse_to_60", "bleu", "chrf", "gap_to_bound")]
+    assert found == ["RMSE to 60", "BLEU", "chrF", "Gap to bound"]
+
+
+def test_one_block_is_not_many() -> None:
+    details = {"a-gru": {"curves": [], "paired": _paired([[1.0]])}}
+    (group,) = compare([_row("a-gru", 1.0)], details, "gru")["datasets"]
+    assert "The test part is one block long" in group["note"]

@@ -11,18 +11,25 @@ Table = list[list[str]]  # the header first
 
 PARTS = {"train": "training part", "train+validation": "training and validation parts"}
 DIFFERENCE = ("difference", "low", "high")
-ACRONYMS = {"mae", "rmse", "mape", "mse", "bce", "auc", "bleu"}
+SPELT = {word: word.upper() for word in "mae rmse mape mse bce auc bleu".split()} | {
+    "chrf": "chrF",
+    "sacrebleu": "sacreBLEU",
+}
 MISSING = "–"
-MEANINGS = {  # of a metric's key, or else of its parts, where they occur
+MEANINGS = {  # of a metric's key, or else of its parts; the first words are patterns
     "squared_error": "squared error is summed over the pixels of an image, from 0 to 1",
     "mape": "MAPE is in per cent",
-    "at": "“at 15” is the error 15 minutes ahead",
-    "to": "“to 60” is all steps up to 60 minutes pooled",
+    r"at_\d+": "“at 15” is the error 15 minutes ahead",
+    r"to_\d+": "“to 60” is all steps up to 60 minutes pooled",
     "accuracy": "accuracy is in per cent, more is better",
     "error": "error is in per cent of images, less is better",
     "likelihood": "log likelihood is in nats an image, more is better",
     "backward": "“backward” is annealed from the model; equal where log Z is exact",
     "gap": "“gap to bound” is how far below the best possible",
+    "alignment_error": "alignment error is in per cent of the links between words, less"
+    " is better",
+    "bleu": "BLEU, chrF and sacreBLEU are from 0 to 100",
+    "exact": "“exact” is the share of sentences equal to the reference, in per cent",
     "entropy": "cross entropy is in nats, less is better",
     "bce": "BCE is in nats per frame",
     "next": "“next” is predicted after true frames",
@@ -40,14 +47,19 @@ def facts(group: Json) -> str:
     """Say in one line what the numbers are."""
     unit, rows, fitted = group["unit"], group["rows"], PARTS[group["fitted"]]
     seeds = {", ".join(map(str, row["seeds"])) or "none" for row in rows}
-    words = [key.lower() for key in _keys(group)]
-    parts = {p for w in words for p in ([w] if w in MEANINGS else w.split("_"))}
+    meant = {pattern for key in _keys(group) for pattern in _patterns(key.lower())}
     said = [f"{group['better'].capitalize()} is better"]
     said += [f"numbers in {unit}"] if unit else []
     said += [f"fitted on the {fitted}", f"seeds: {' or '.join(sorted(seeds))}"]
     if any(len(row["seeds"]) > 1 for row in rows):
         said += ["± is the standard deviation over the seeds"]
-    return "; ".join(said + [v for k, v in MEANINGS.items() if k in parts]) + "."
+    return "; ".join(said + [v for k, v in MEANINGS.items() if k in meant]) + "."
+
+
+def _patterns(key: str) -> list[str]:
+    """Returns the patterns of `MEANINGS` that a metric's key, or parts of it, follow."""
+    whole = [pattern for pattern in MEANINGS if re.fullmatch(pattern, key)]
+    return whole or [p for p in MEANINGS if re.search(rf"(^|_){p}(_|$)", key)]
 
 
 def ranking(group: Json) -> Table:
@@ -80,7 +92,8 @@ def differences(group: Json) -> Table:
 def note(group: Json, paired: Json, reference: str, resamples: int) -> str:
     """Say what the intervals of a group mean, and how long its test part is."""
     blocks, unit = len(paired["count"]), paired["unit_of_resampling"]
-    text = f"The test part is {blocks} blocks long (block: {unit}). "
+    many = "one block" if blocks == 1 else f"{blocks} blocks"
+    text = f"The test part is {many} long (block: {unit}). "
     if group["reference"] is None:
         return text + f"No intervals: no experiment has the model {reference}."
     found = group["differences"]
@@ -137,7 +150,7 @@ def _keys(group: Json) -> list[str]:
 def label(key: str) -> str:
     """Write a metric's key for people: `rmse_to_60` becomes RMSE to 60."""
     first, *rest = key.split("_")
-    return " ".join([first.upper() if first in ACRONYMS else first.title(), *rest])
+    return " ".join([SPELT.get(first, first.title()), *rest])
 
 
 def number(value: float | None, form: str = "{:.3f}") -> str:
