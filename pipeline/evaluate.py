@@ -25,9 +25,7 @@ def main(name: str) -> None:
     solved = hasattr(trained[0], "solve")  # at once, without a rate or epochs
     about = {
         "experiment": name,
-        "task": experiment["task"],
-        "dataset": experiment["dataset"],
-        "model": experiment["model"],
+        **{key: experiment[key] for key in ("task", "dataset", "model")},
         "seeds": [int(seed) for seed in runs],
         "parameters": trained[0].count_params(),
         "fitted": fitted,
@@ -37,19 +35,25 @@ def main(name: str) -> None:
         **{key: found[key] for key in task.REPORTED},
     }
     Path("metrics").mkdir(exist_ok=True)
-    files = {"": about, ".details": found["details"]}
-    for suffix, content in files.items():
+    for suffix, content in {"": about, ".details": found["details"]}.items():
         path = Path("metrics", f"{name}{suffix}.json")
         path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
     found["history"] = json.loads((out / "history.json").read_text())
     pictures = task.figures(found, Path("figures", name))
 
-    for seed, metrics in zip(runs, found["per_seed"], strict=True):
-        title = f"{name} seed {seed}"
-        with tracking.resumed(runs[seed]["run_id"], experiment["dataset"], title):
+    for (seed, run), metrics in zip(runs.items(), found["per_seed"], strict=True):
+        with tracking.resumed(
+            run["run_id"],
+            name=f"{name} seed {seed}",
+            group=experiment["dataset"],
+            params={**experiment, "seed": seed, "learning_rate": run["rate"]},
+            tags={"experiment": name, "model": experiment["model"]},
+            spec=found["spec"],
+        ):
             tracking.log_results(metrics)
             tracking.log_files([out / "models" / f"seed-{seed}.keras"], "model")
             tracking.log_files(pictures, "figures")
+            pictures = []  # they show the first seed, or the mean of all
 
 
 if __name__ == "__main__":

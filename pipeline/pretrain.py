@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 from engram import params
@@ -28,9 +29,13 @@ def main(name: str) -> None:
             spec=spec,
         ) as (_, record):
             how = {key: v for key, v in block["train"].items() if key != "seeds"}
+            began = time.perf_counter()
             stack, histories[seed] = greedy.train_stack(
                 rows, held, seed=seed, record=record, **block["stack"], **how
             )
+            seconds = time.perf_counter() - began
+            size = {"parameters": stack.count_params(), "seconds": seconds}
+            record(size, block["train"]["epochs"])
         stack.save(out / "pretrained" / f"seed-{seed}.keras")
     (out / "pretraining.json").write_text(json.dumps(histories, indent=2) + "\n")
 

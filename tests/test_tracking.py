@@ -20,6 +20,12 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 SPEC = {"dataset": "ring", "fingerprint": "0123456789abcdef" * 4}
+LIKE = {  # how a run is opened anew
+    "group": "ring",
+    "params": {"args": {"units": 3}},
+    "tags": {"model": "gru"},
+    "spec": SPEC,
+}
 PARAMS = {
     "model": "gru",
     "args": {"units": 3},
@@ -189,7 +195,7 @@ def test_an_exception_marks_the_run_failed_and_goes_on_its_way(root, error):
 
 def test_a_resumed_run_is_the_same_run(root, finished):
     before = _run(finished)
-    with tracking.resumed(finished, "ring", "another name") as run_id:
+    with tracking.resumed(finished, name="another name", **LIKE) as run_id:
         tracking.log_results({"rmse_to_60": 4.5})
     after = _run(finished)
     assert run_id == finished
@@ -197,24 +203,40 @@ def test_a_resumed_run_is_the_same_run(root, finished):
     assert after.data.tags["git.commit"] == before.data.tags["git.commit"]
     assert (after.info.status, after.info.run_name) == ("FINISHED", "toy seed 1")
     assert _curve(finished, "loss") == [(1, 0.5), (2, 0.25)]
+    assert after.data.params == before.data.params
+
+
+def test_a_resumed_run_tells_which_code_measured_it(root, finished, monkeypatch):
+    state = {"commit": "e" * 40, "dirty": "False"}
+    monkeypatch.setattr(tracking.repository, "git_state", lambda: state)
+    monkeypatch.setenv("DVC_STAGE", "evaluate@toy")
+    with tracking.resumed(finished, name="", **LIKE):
+        pass
+    tags = _run(finished).data.tags
+    assert tags["evaluate.git.commit"] == "e" * 40 != tags["git.commit"]
+    assert tags["evaluate.dvc.stage"] == "evaluate@toy" != tags["dvc.stage"]
 
 
 def test_a_run_that_the_store_does_not_know_is_opened_anew(root):
     unknown = "f" * 32
-    with tracking.resumed(unknown, "ring", "toy seed 9") as run_id:
+    with tracking.resumed(unknown, name="toy seed 9", **LIKE) as run_id:
         tracking.log_results({"rmse_to_60": 4.5})
     assert run_id != unknown
     new = _run(run_id)
     assert (new.info.status, new.info.run_name) == ("FINISHED", "toy seed 9")
     assert new.data.tags["continues"] == unknown
     assert new.data.tags["suite"] == "tour"
+    assert new.data.tags["model"] == "gru"  # as the README searches for it
+    assert new.data.params == {"args.units": "3"}
+    assert new.inputs.dataset_inputs[0].dataset.digest == SPEC["fingerprint"][:36]
+    assert "environment.json" in _artifacts(root, run_id)
 
 
 def test_a_run_deleted_in_the_browser_is_opened_anew(root):
     with tracking.run("deleted", "ring", {}, {}, SPEC) as (old, _):
         pass
     mlflow.delete_run(old)
-    with tracking.resumed(old, "ring", "toy seed 1") as run_id:
+    with tracking.resumed(old, name="toy seed 1", **LIKE) as run_id:
         pass
     assert run_id != old
 
@@ -222,7 +244,7 @@ def test_a_run_deleted_in_the_browser_is_opened_anew(root):
 def test_files_become_artifacts_under_mlruns(root, finished, tmp_path):
     file = tmp_path / "forecast.png"
     file.write_bytes(b"\x89PNG")
-    with tracking.resumed(finished, "ring", ""):
+    with tracking.resumed(finished, name="", **LIKE):
         tracking.log_files([file], "figures")
     found = _artifacts(root, finished)["figures/forecast.png"]
     assert found.read_bytes() == b"\x89PNG"

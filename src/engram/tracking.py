@@ -60,14 +60,35 @@ def run(
 
 
 @contextlib.contextmanager
-def resumed(run_id: str, group: str, name: str) -> Iterator[str]:
-    """Continues the run `run_id`, or opens a new one if the store does not know it."""
+def resumed(
+    run_id: str,
+    name: str,
+    group: str,
+    params: dict[str, Any],
+    tags: dict[str, Any],
+    spec: dict[str, Any],
+) -> Iterator[str]:
+    """Continues the run `run_id`, or opens one like it if the store does not know it.
+
+    What was trained keeps its commit and stage; the commit and stage of what is logged
+    now stand beside them, as `evaluate.git.commit` and so on.
+
+    Args:
+        run_id: id of the run.
+        name: as in `run`, of a new run; so are the others.
+        group: as in `run`.
+        params: as in `run`.
+        tags: as in `run`.
+        spec: as in `run`.
+    """
     _open_store(group)
-    known = _knows(run_id)
-    tags = {} if known else _tags({"continues": run_id})
-    identity = {"run_id": run_id} if known else {"run_name": name}
-    with mlflow.start_run(tags=tags, **identity) as active:
-        yield active.info.run_id
+    if not _knows(run_id):
+        with run(name, group, params, {**tags, "continues": run_id}, spec) as (new, _):
+            yield new
+        return
+    now = {f"evaluate.{key}": value for key, value in _code().items()}
+    with mlflow.start_run(run_id=run_id, tags=now):
+        yield run_id
 
 
 def log_results(metrics: dict[str, float]) -> None:
@@ -112,15 +133,22 @@ def _knows(run_id: str) -> bool:
 
 
 def _tags(tags: dict[str, Any]) -> dict[str, str]:
-    git = repository.git_state()
     suite = Path.cwd().relative_to(repository.root()) if _inside() else "."
+    return {
+        **_code(),
+        "suite": "tour" if str(suite) == "." else str(suite),
+        **{key: str(value) for key, value in tags.items()},
+    }
+
+
+def _code() -> dict[str, str]:
+    """Returns which code runs, and for what."""
+    git = repository.git_state()
     return {
         "git.commit": git["commit"],
         "git.dirty": git["dirty"],
         "dvc.stage": os.environ.get("DVC_STAGE", "none"),
         "dvc.experiment": os.environ.get("DVC_EXP_NAME", "none"),
-        "suite": "tour" if str(suite) == "." else str(suite),
-        **{key: str(value) for key, value in tags.items()},
     }
 
 
