@@ -415,8 +415,12 @@ def test_without_a_mirror_the_files_come_from_the_network(target, server):
 def test_a_download_that_is_another_file_is_refused(target, server):
     server(graph=b"1,0\n0,1\n")
     message = refusal(target)
-    assert message.startswith("los_loop: its files cannot be downloaded")
-    assert "NonMatchingChecksumError" in message
+    assert message.startswith(
+        "los_loop: a file was downloaded and is not the one expected"
+    )
+    assert f"{los_loop._FOLDER}/los_adj.csv" in message
+    assert hashlib.sha256(GRAPH).hexdigest() in message
+    assert hashlib.sha256(b"1,0\n0,1\n").hexdigest() in message
 
 
 def test_a_page_that_is_gone_is_refused(target, server):

@@ -22,7 +22,8 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 from tensorflow_datasets.core.download.util import DownloadError
 
 from engram import repository
-from engram.datasets import readings
+from engram.datasets.parallel_text import ParallelTextBuilder
+from engram.datasets.readings import ReadingsBuilder
 
 OWN_TABLE = Path(__file__).with_name("mirror.tsv")  # the files of our datasets
 SECONDS_TO_CONNECT = 10.0
@@ -96,7 +97,7 @@ def _check(name: str, file: Path, content: bytes, expected: str) -> None:
 
 def _urls(builder: tfds.core.DatasetBuilder) -> set[str]:
     """Returns what the builder downloads; ours share one `checksums.tsv`."""
-    if isinstance(builder, readings.ReadingsBuilder):
+    if isinstance(builder, ReadingsBuilder | ParallelTextBuilder):
         return set(builder.URLS.values())
     return set(builder.url_infos or {})
 
@@ -134,9 +135,14 @@ def _advice(builder: tfds.core.DatasetBuilder, mirror: str | None, error) -> str
     files = [rows[url]["staged_path"] for url in sorted(_urls(builder)) if url in rows]
     wanted = " or ".join(files) or "its files"
     have = f"the mirror {mirror} lacks {wanted}" if mirror else "ENGRAM_MIRROR is not set"
-    cause = " ".join(str(error).split())[:300]
+    cause = " ".join(str(error).split())
+    if isinstance(error, NonMatchingChecksumError):
+        return (
+            f"{builder.name}: a file was downloaded and is not the one expected; it may"
+            f" have changed at its source. Nothing was changed here. {cause}"
+        )
     return (
         f"{builder.name}: its files cannot be downloaded and {have}. Connect to the"
         f" internet, or set ENGRAM_MIRROR to a folder that holds them (README, 'Real data"
-        f" and mirrors'). Cause: {type(error).__name__}: {cause}"
+        f" and mirrors'). Cause: {type(error).__name__}: {cause[:300]}"
     )
