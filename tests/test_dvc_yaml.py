@@ -71,8 +71,13 @@ def test_every_suite_resolves_to_the_stages_of_its_params(resolved, suite):
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_no_suite_has_more_than_forty_stages(resolved, suite):
-    assert 0 < len(resolved[suite]) <= 40
+def test_no_suite_has_too_many_stages(resolved, suite):
+    """DVC reads all of them at each call: a repro without changes has 8 seconds.
+
+    The tour holds every system once and has room for experiments of one's own; a study
+    that grows becomes two.
+    """
+    assert 0 < len(resolved[suite]) <= (80 if suite == "." else 40)
 
 
 @pytest.mark.parametrize("suite", SUITES)

@@ -650,3 +650,13 @@ def test_a_number_that_makes_no_autoencoder_is_refused(coded, fault, place, key,
         "prepare": "datasets.rows.prepare",
     }[place]
     assert f"{where}.{key}: " in fault(coded)
+
+
+def test_a_copied_anchor_is_told_how_to_be_copied(tmp_path):
+    text = (ROOT / "params.yaml").read_text()
+    block = text[text.index("  traffic-mlp:") : text.index("  traffic-simple-rnn:")]
+    copied = block.replace("traffic-mlp", "traffic-mlp-wide")
+    path = tmp_path / "params.yaml"
+    path.write_text(text.replace(block, block + copied))
+    with pytest.raises(params.ParamsError, match=r"says `\*name`"):
+        params.load(path)

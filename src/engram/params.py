@@ -91,7 +91,10 @@ def _read(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path}: not UTF-8 text: {error.reason}") from None
     except (yaml.YAMLError, ParamsError) as error:
-        raise ParamsError(f"{path}: not readable as YAML: {error}") from None
+        hint = ""
+        if "duplicate anchor" in str(error):
+            hint = "\nA copied block says `*name` where the first one says `&name {...}`."
+        raise ParamsError(f"{path}: not readable as YAML: {error}{hint}") from None
 
 
 def _dataset_faults(name: str, block: dict[str, Any]) -> list[str]:
