@@ -16,17 +16,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from engram.param_forms import (
-    MODELS,
-    PREPARE,
-    REFITTED,
-    SOURCES,
-    STACKED,
-    Block,
-    Params,
-    Refit,
-    Training,
-)
+from engram.param_forms.blocks import Block
+from engram.param_forms.datasets import PREPARE, SOURCES
+from engram.param_forms.models import MODELS
+from engram.param_forms.suite import REFITTED, STACKED, Params, Refit, Training
 
 
 class ParamsError(ValueError):

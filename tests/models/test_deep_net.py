@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 
 from engram import models
-from engram.param_forms import DeepNet
+from engram.param_forms.models import DeepNet
 
 SPEC = {"task": "classification", "shape": [4, 3, 2], "classes": 5}
 PLAIN = {

@@ -26,7 +26,7 @@ STAGES += [f"{kind}@{name}" for kind in ("train", "evaluate") for name in SUITE]
 STAGES += ["compare"]
 EXEMPT = (
     "params.py",
-    "param_forms.py",
+    "param_forms",
     "tracking.py",
     "repository.py",
 )  # test_dvc_yaml.py tells why

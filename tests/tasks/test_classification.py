@@ -9,7 +9,7 @@ import pytest
 
 from engram import datasets, models
 from engram.datasets import digits
-from engram.param_forms import Images
+from engram.param_forms.datasets import Images
 from engram.tasks import classification
 from engram.tasks.classification import (
     DataError,

@@ -1,0 +1,1 @@
+"""The forms of `params.yaml`: the keys of each block and the kinds of their values."""

@@ -1,0 +1,151 @@
+"""Forms of an experiment's `args`, by its model."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from engram.param_forms.blocks import Block, Horizon, NoArguments, Positive
+
+
+class Ridge(Block):
+    """Arguments of `models/ridge.py`."""
+
+    alpha: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)]
+
+
+class Mlp(Block):
+    """Arguments of `models/mlp.py`."""
+
+    units: Positive
+
+
+class Recurrent(Block):
+    """Arguments of `models/{simple_rnn,gru,lstm}.py`."""
+
+    units: Positive
+
+
+class ChronoLstm(Block):
+    """Arguments of `models/chrono_lstm.py`."""
+
+    units: Positive
+    horizon: Horizon
+
+
+class Stlm(Block):
+    """Arguments of `models/stlm.py`."""
+
+    units: Positive
+    combine: Literal["concat", "sum", "weighted"]
+    short_horizon: Horizon
+    long_horizon: Horizon
+
+
+class ParallelStlm(Stlm):
+    """Arguments of `models/parallel_stlm.py`."""
+
+    depth: Positive
+
+
+class ConvLstm(Block):
+    """Arguments of `models/conv_lstm.py`."""
+
+    filters: Positive
+    kernel_size: Positive
+
+
+class Rbm(Block):
+    """Arguments of `models/rbm.py`."""
+
+    units: Positive
+    method: Literal["cd", "pcd", "exact"]
+    k: Positive
+    passes: Positive
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    centred: bool
+
+
+class ConvStlm(ConvLstm):
+    """Arguments of `models/conv_stlm.py`."""
+
+    combine: Literal["concat", "sum", "weighted"]
+    short_horizon: Horizon
+    long_horizon: Horizon
+
+
+class DeepNet(Block):
+    """Arguments of `models/deep_net.py`."""
+
+    units: Annotated[list[Positive], Field(min_length=1)]
+    activation: Literal["sigmoid", "tanh", "relu"]
+    optimizer: Literal["sgd", "adam"]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    hidden_rate: Annotated[float, Field(gt=0, le=1)]
+    logits: Literal["glorot_uniform", "zeros"]
+
+
+class Pca(Block):
+    """Arguments of `models/pca.py`."""
+
+    units: Positive
+
+
+class DeepAutoencoder(Block):
+    """Arguments of `models/deep_autoencoder.py`."""
+
+    units: Annotated[list[Positive], Field(min_length=1)]
+    code: Positive
+    optimizer: Literal["sgd", "adam"]
+
+
+class Translation(Block):
+    """Arguments that all models of translation share (`models/translation.py`)."""
+
+    width: Positive
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    smoothing: Annotated[float, Field(ge=0, lt=1)]
+    warmup: Positive
+    beam: Positive
+    length_penalty: Annotated[float, Field(ge=0)]
+
+
+class Transformer(Translation):
+    """Arguments of `models/transformer.py`."""
+
+    depth: Positive
+    heads: Positive
+    feedforward: Positive
+    norm: Literal["post", "pre"]
+
+
+class Seq2Seq(Translation):
+    """Arguments of `models/seq2seq.py`."""
+
+    cell: Literal["simple_rnn", "gru", "lstm", "stlm"]
+    attention: Literal["none", "bahdanau", "luong"]
+    units: Positive
+    own_words: Annotated[float, Field(ge=0, lt=1)]
+
+
+MODELS: dict[str, type[Block]] = {
+    "persistence": NoArguments,
+    "historical_average": NoArguments,
+    "ridge": Ridge,
+    "mlp": Mlp,
+    "simple_rnn": Recurrent,
+    "gru": Recurrent,
+    "lstm": Recurrent,
+    "chrono_lstm": ChronoLstm,
+    "stlm": Stlm,
+    "parallel_stlm": ParallelStlm,
+    "last_frame": NoArguments,
+    "conv_lstm": ConvLstm,
+    "conv_stlm": ConvStlm,
+    "deep_net": DeepNet,
+    "rbm": Rbm,
+    "pca": Pca,
+    "deep_autoencoder": DeepAutoencoder,
+    "transformer": Transformer,
+    "seq2seq": Seq2Seq,
+}

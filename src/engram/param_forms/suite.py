@@ -1,0 +1,120 @@
+"""Forms of `pretraining`, `experiments`, `compare`, and of the whole file."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from engram.param_forms.blocks import Block, Positive, Rate, Word
+from engram.param_forms.datasets import Dataset, Task
+
+STACKED = ("deep_net", "deep_autoencoder")  # models that may start from a stack
+REFITTED = ("dataset", "model", "layers", "args")  # the same as what a refit starts from
+
+
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+class Training(Block):
+    """How an experiment trains; a list of rates is tried in turn on validation."""
+
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Annotated[list[Rate], Field(min_length=1), BeforeValidator(_listed)]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    strategy: Literal["auto", "one_device", "mirrored"]
+    jit_compile: bool
+
+
+class Refit(Block):
+    """How an experiment trains again on more rows, with settings chosen before."""
+
+    batch_size: Positive
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    strategy: Literal["auto", "one_device", "mirrored"]
+    jit_compile: bool
+
+
+class Stack(Block):
+    """Which RBMs stand on one another, and whether a linear code stands on them."""
+
+    units: Annotated[list[Positive], Field(min_length=1)]
+    visible: Literal["bernoulli", "gaussian"]
+    code: Positive | None = None
+
+    @model_validator(mode="after")
+    def _code_fits(self) -> "Stack":
+        if self.code and self.code > self.units[-1]:
+            raise ValueError(
+                f"code must be at most {self.units[-1]}, the units of the highest RBM."
+                f" Received: {self.code}"
+            )
+        return self
+
+
+class Contrastive(Block):
+    """How each RBM of a stack learns (`pretraining/contrastive_divergence.py`)."""
+
+    method: Literal["cd", "pcd"]
+    k: Positive
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    last_rate: Annotated[float, Field(ge=0, le=1)]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    sample_visible: bool
+    centred: bool
+    look_every: Positive
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    jit_compile: bool
+
+
+class Pretraining(Block):
+    """A stack of RBMs, one for each seed, that experiments may start from."""
+
+    task: Literal["classification", "density", "reconstruction"]
+    dataset: Word
+    stack: Stack
+    train: Contrastive
+
+
+class Experiment(Block):
+    """An experiment: one model on one dataset."""
+
+    task: Task
+    dataset: Word
+    model: Word
+    layers: str
+    start: str
+    args: dict[str, Any]
+    train: dict[str, Any]
+
+
+class Published(Block):
+    """A published number that stands beside one of ours."""
+
+    experiment: Word
+    metric: Word
+    published: float
+    source: str
+    difference: str
+
+
+class Compare(Block):
+    """Which model the others are compared with, and published numbers beside ours.
+
+    Of several models, each dataset takes the first that it has.
+    """
+
+    reference: Annotated[list[Word], Field(min_length=1), BeforeValidator(_listed)]
+    published: list[Published]
+
+
+class Params(Block):
+    """The whole file."""
+
+    datasets: dict[Word, Dataset]
+    pretraining: dict[Word, Pretraining]
+    experiments: dict[Word, Experiment]
+    compare: Compare
