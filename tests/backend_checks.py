@@ -10,9 +10,20 @@ import sys
 import keras
 import numpy as np
 import stlm_equations as equations
+from attention_equations import FORMS
 from keras import ops
 
-from engram.layers import RBM, STLM, ConvSTLM2D, ParallelSTLM
+from engram.layers import (
+    RBM,
+    STLM,
+    AttentionRNN,
+    BahdanauAttention,
+    ConvSTLM2D,
+    CrossAttention,
+    LuongAttention,
+    ParallelSTLM,
+    SelfAttention,
+)
 from engram.layers.rbm.rbm import VISIBLE
 
 B, T, F, U = 3, 5, 4, 2
@@ -39,6 +50,8 @@ def cases():
     yield "ConvSTLM2D in a loop", ConvSTLM2D(U, 1, **every), long, None
     for visible in VISIBLE:
         yield f"RBM {visible}", RBM(U, visible), x[:, 0], None
+    for name, form in FORMS.items():
+        yield f"SelfAttention, {name}", SelfAttention(4, **form), x, MASK
 
 
 def outputs_and_gradients():
@@ -153,6 +166,34 @@ def train_save_and_reload(folder):
     np.testing.assert_allclose(again.predict(x, verbose=0), wanted, rtol=0, atol=1e-6)
 
 
+def attentions():
+    """Returns arrays by name: attention over another sequence, and step by step."""
+    draw = np.random.default_rng(5)
+    x, memory = (draw.normal(size=(B, n, F)).astype("float32") for n in (T, T + 2))
+    cross = CrossAttention(4, kv_heads=2)
+    cross.build(x.shape, memory.shape)
+    alone = SelfAttention(4, **FORMS["all at once"])
+    alone.build(x.shape)
+    for layer in (cross, alone):
+        equations.draw_weights(layer)
+    mask = np.pad(MASK, [(0, 0), (0, 2)])  # (B, T + 2)
+    whole = cross(x, memory, memory_mask=mask, return_attention_scores=True)
+    _, cache = alone.step(x[:, :3], alone.new_cache(B, T), 0)
+    steps, _, seen = alone.step(x[:, 3:], cache, 3, return_attention_scores=True)
+    found = {"cross": whole, "steps": (steps, seen)}
+    for look in (BahdanauAttention(U), LuongAttention("general")):
+        decoder = AttentionRNN(keras.layers.GRUCell(U), look)
+        decoder.build(x.shape, memory.shape)
+        equations.draw_weights(decoder)
+        told = decoder(x, memory, memory_mask=mask, return_attention_scores=True)
+        found[type(look).__name__] = told
+    return {
+        f"{name}: {what}": ops.convert_to_numpy(one)
+        for name, pair in found.items()
+        for what, one in zip(("y", "alpha"), pair, strict=True)
+    }
+
+
 def _trained(model):
     """Returns the weights that training changes."""
     return [ops.convert_to_numpy(weight.value) for weight in model.trainable_weights]
@@ -160,5 +201,6 @@ def _trained(model):
 
 if __name__ == "__main__":
     (folder,) = sys.argv[1:]
-    np.savez(f"{folder}/found.npz", **outputs_and_gradients(), **densities())
+    found = outputs_and_gradients() | densities() | attentions()
+    np.savez(f"{folder}/found.npz", **found)
     train_save_and_reload(folder)

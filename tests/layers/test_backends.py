@@ -32,6 +32,7 @@ def test_another_backend_has_the_outputs_and_gradients_of_tensorflow(backend, tm
     with run:
         # Meanwhile, with TensorFlow:
         wanted = backend_checks.outputs_and_gradients() | backend_checks.densities()
+        wanted |= backend_checks.attentions()
         _, errors = run.communicate()
     assert run.returncode == 0, errors[-3000:]
     found = np.load(tmp_path / "found.npz")

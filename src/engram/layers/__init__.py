@@ -6,6 +6,17 @@ Each layer's module is loaded when its name is first asked for.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from engram.layers.attention import (
+        AttentionRNN,
+        BahdanauAttention,
+        CrossAttention,
+        LearnedPositions,
+        LuongAttention,
+        SelfAttention,
+        SinusoidalPositions,
+        TransformerDecoderBlock,
+        TransformerEncoderBlock,
+    )
     from engram.layers.rbm.rbm import RBM
     from engram.layers.stlm.conv_stlm import ConvSTLM1D, ConvSTLM2D, ConvSTLM3D
     from engram.layers.stlm.parallel_stlm import ParallelSTLM
@@ -20,6 +31,15 @@ __all__ = [
     "ConvSTLM3D",
     "ParallelSTLM",
     "STLMCell",
+    "AttentionRNN",
+    "BahdanauAttention",
+    "CrossAttention",
+    "LearnedPositions",
+    "LuongAttention",
+    "SelfAttention",
+    "SinusoidalPositions",
+    "TransformerDecoderBlock",
+    "TransformerEncoderBlock",
 ]
 
 
@@ -44,4 +64,8 @@ def __getattr__(name: str):
         from engram.layers.stlm import conv_stlm
 
         return getattr(conv_stlm, name)
+    if name in __all__:
+        from engram.layers import attention
+
+        return getattr(attention, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
