@@ -89,4 +89,16 @@ def builder(
         from engram.datasets.digits import Digits
 
         return Digits(**arguments, **kind)
+    if source == "tiny_french":
+        from engram.datasets.tiny_french import TinyFrench
+
+        return TinyFrench(**kind)
+    if source == "multi30k":
+        from engram.datasets.multi30k import Multi30k
+
+        return Multi30k(**arguments, **kind)
+    if source == "fra_eng":
+        from engram.datasets.fra_eng import FraEng
+
+        return FraEng(**kind)
     raise ValueError(f"`source` must be a dataset's word. Received: {source!r}")
