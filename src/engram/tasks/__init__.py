@@ -32,4 +32,8 @@ def task(word: str) -> ModuleType:
         from engram.tasks import reconstruction
 
         return reconstruction
+    if word == "translation":
+        from engram.tasks import translation
+
+        return translation
     raise ValueError(f"`task` must be a module of engram.tasks. Received: {word!r}")
