@@ -17,7 +17,7 @@ SUITES = [".", *(f"studies/{name}" for name in STUDIES)]
 # Not declared, because they cannot change a result (each is tested to deserve it): a
 # package's __init__ goes from a word to the module of that name, params returns the
 # file's own values, tracking and repository write the record.
-EXEMPT = {"params.py", "param_forms.py", "tracking.py", "repository.py"}
+EXEMPT = ("params.py", "param_forms/", "tracking.py", "repository.py")
 MODELS = list(params.MODELS)
 PREPARED = (
     "toy",
@@ -26,15 +26,28 @@ PREPARED = (
     "digits",
     "bars_and_stripes",
     "pictures",
+    "tiny_french",
 )  # one dataset of each task
 IMAGES = {"dataset": "digits", "task": "classification"}
 PICTURES = {"dataset": "pictures", "task": "reconstruction"}
+SENTENCES = {"dataset": "tiny_french", "task": "translation", "train": toy.BY_TOKENS}
 ON_A_GRID = ("conv_lstm", "conv_stlm")  # words of another task, too
-DOWNLOADS = {f"fetch@{s}" for s in ("los_loop", "mnist", "nyc_taxi", "montevideo_bus")}
+DOWNLOADS = {
+    f"fetch@{source}"
+    for source in (
+        "los_loop",
+        "mnist",
+        "nyc_taxi",
+        "montevideo_bus",
+        "multi30k",
+        "fra_eng",
+    )
+}
 
 
 def _is_exempt(file):
-    return file.endswith("/__init__.py") or file in {f"src/engram/{n}" for n in EXEMPT}
+    exempt = tuple(f"src/engram/{name}" for name in EXEMPT)
+    return file.endswith("/__init__.py") or file.startswith(exempt)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +152,8 @@ def loaded(tmp_path_factory):
         | {"moving_digits": toy.dataset(tables, "moving_digits", task="video")}
         | {"digits": toy.dataset(tables, "digits", task="classification")}
         | {"bars_and_stripes": toy.dataset(tables, "bars_and_stripes", task="density")}
-        | {"pictures": toy.dataset(tables, "digits", task="reconstruction")},
+        | {"pictures": toy.dataset(tables, "digits", task="reconstruction")}
+        | {"tiny_french": toy.tiny_french()},
         pretraining={
             "stack": toy.stack(),
             "coded-stack": toy.stack("deep_autoencoder", **PICTURES),
@@ -178,6 +192,8 @@ def _place(word):
         return {"dataset": "bars_and_stripes", "task": "density"}
     if word in toy.RECONSTRUCTIONS:
         return PICTURES
+    if word in toy.TRANSLATIONS:
+        return SENTENCES
     return {"dataset": "moving_digits", "task": "video"} if word in toy.VIDEO else {}
 
 
@@ -214,8 +230,7 @@ def test_a_stage_declares_no_module_that_it_does_not_load(loaded, name):
 
 @pytest.mark.parametrize("kind", ["train", "evaluate"])
 def test_a_stage_of_a_model_loads_no_other_model(loaded, kind):
-    tasks = ("forecasting", "video", "classification", "density", "reconstruction")
-    shared = {f"src/engram/models/{name}.py" for name in ("__init__", *tasks)}
+    shared = {f"src/engram/models/{name}.py" for name in ("__init__", *params.PREPARE)}
     for word in MODELS:
         _, files = loaded[f"{kind}@toy-{word}"]
         models = {file for file in files if file.startswith("src/engram/models/")}
@@ -255,7 +270,7 @@ def test_every_module_of_a_word_has_its_word():
         "tasks": {
             f"{task}_{kind}" for task in params.PREPARE for kind in ("metrics", "figures")
         },
-        "datasets": {"mirror", "readings"},
+        "datasets": {"mirror", "readings", "parallel_text"},
     }
     words = {"models": MODELS, "tasks": params.PREPARE, "datasets": params.SOURCES}
     for folder, known in words.items():

@@ -91,6 +91,34 @@ RECONSTRUCTIONS = {
     "deep_autoencoder": {"units": [5, 4], "code": 2, "optimizer": "adam"},
 }
 ARGUMENTS |= RECONSTRUCTIONS
+TRANSLATIONS = {
+    "transformer": {
+        "depth": 1,
+        "width": 8,
+        "heads": 2,
+        "feedforward": 8,
+        "norm": "post",
+        "dropout": 0.1,
+        "smoothing": 0.1,
+        "warmup": 10,
+        "beam": 2,
+        "length_penalty": 0.6,
+    },
+    "seq2seq": {
+        "cell": "gru",
+        "attention": "bahdanau",
+        "units": 4,
+        "width": 8,
+        "dropout": 0.1,
+        "own_words": 0.1,
+        "smoothing": 0.1,
+        "warmup": 10,
+        "beam": 1,
+        "length_penalty": 0.6,
+    },
+}
+ARGUMENTS |= TRANSLATIONS
+BY_TOKENS = {**SOLVED, "batch_size": 8192}  # how many tokens are in a batch
 FETCH = {  # of each source word that has arguments
     "detector_csv": {
         "interval_minutes": 30,
@@ -103,6 +131,7 @@ FETCH = {  # of each source word that has arguments
     "moving_digits": {"clips": 5},
     "digits": {"unseen_hands": False},
     "bars_and_stripes": {"size": 3},
+    "multi30k": {"target": "fr"},
 }
 PREPARE = {  # of each task word
     "forecasting": {"history": 4, "horizon": 4, "split": [0.6, 0.2, 0.2]},
@@ -111,6 +140,12 @@ PREPARE = {  # of each task word
     "classification": {"validation": 0, "labelled": 100},
     "density": {"validation": 0, "flipped": False},
     "reconstruction": {"validation": 100},
+    "translation": {
+        "vocabulary": "separate",
+        "kind": "word",
+        "pieces": 60,
+        "tokens": "plain",
+    },
 }
 
 
@@ -124,10 +159,15 @@ def dataset(file="toy.csv", source="detector_csv", task="forecasting"):
     }
 
 
+def tiny_french():
+    return dataset("src/engram/datasets/french", "tiny_french", task="translation")
+
+
 def experiment(model, train=SOLVED, dataset="toy", start=None, task="forecasting"):
     own = {
         **dict.fromkeys(("stlm", "parallel_stlm", "conv_stlm"), "layers/stlm"),
         **dict.fromkeys(("rbm", "pca"), "layers/rbm"),
+        **dict.fromkeys(("transformer", "seq2seq"), "layers/attention"),
     }
     return {
         "task": task,

@@ -130,6 +130,10 @@ def _of_task(task: str) -> ModuleType:
         from engram.models import reconstruction
 
         return reconstruction
+    if task == "translation":
+        from engram.models import translation
+
+        return translation
     raise ValueError(f"`task` must be a task's word. Received: {task!r}")
 
 
@@ -202,4 +206,12 @@ def _module(word: str) -> ModuleType:
         from engram.models import deep_autoencoder
 
         return deep_autoencoder
+    if word == "transformer":
+        from engram.models import transformer
+
+        return transformer
+    if word == "seq2seq":
+        from engram.models import seq2seq
+
+        return seq2seq
     raise ValueError(f"`model` must be a module of engram.models. Received: {word!r}")
