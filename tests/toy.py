@@ -131,7 +131,7 @@ FETCH = {  # of each source word that has arguments
     "moving_digits": {"clips": 5},
     "digits": {"unseen_hands": False},
     "bars_and_stripes": {"size": 3},
-    "multi30k": {"target": "fr"},
+    "multi30k": {"language": "fr"},
 }
 PREPARE = {  # of each task word
     "forecasting": {"history": 4, "horizon": 4, "split": [0.6, 0.2, 0.2]},

@@ -27,7 +27,7 @@ def folder(tmp_path, monkeypatch):
     place.mkdir(parents=True)
     known = {}
     for target in ("fr", "de"):
-        for name, url in Multi30k(target=target, data_dir=tmp_path).URLS.items():
+        for name, url in Multi30k(language=target, data_dir=tmp_path).URLS.items():
             packed = gzip.compress(content(*name.split(".")))
             (place / f"{name}.gz").write_bytes(packed)
             size = tfds.core.utils.Size(len(packed))
@@ -44,7 +44,7 @@ def fetched(tmp_path, folder):
 
     def fetch(target):
         made = Multi30k(
-            target=target, data_dir=tmp_path / target, file_format="array_record"
+            language=target, data_dir=tmp_path / target, file_format="array_record"
         )
         mirror.download_and_prepare(made, tmp_path / "downloads")
         return tfds.builder_from_directory(made.data_dir)
@@ -84,13 +84,13 @@ def test_files_that_do_not_match_are_refused(folder, tmp_path):
 
 @pytest.mark.parametrize("target", ["en", "cs", ""])
 def test_a_language_that_is_not_there_is_refused(target, tmp_path):
-    with pytest.raises(ValueError, match=f"`target` .* Received: '{target}'"):
-        Multi30k(target=target, data_dir=tmp_path)
+    with pytest.raises(ValueError, match=f"`language` .* Received: '{target}'"):
+        Multi30k(language=target, data_dir=tmp_path)
 
 
 @pytest.mark.parametrize("target", ["fr", "de"])
 def test_every_file_has_a_checksum_and_a_place_in_a_mirror(target, tmp_path):
-    builder = Multi30k(target=target, data_dir=tmp_path)
+    builder = Multi30k(language=target, data_dir=tmp_path)
     assert len(builder.URLS) == 6
     staged = mirror._rows(mirror.OWN_TABLE)
     for name, url in builder.URLS.items():

@@ -10,7 +10,7 @@ from engram.datasets import parallel_text
 
 _FOLDER = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw"
 FILES = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
-TARGETS = ("fr", "de")
+LANGUAGES = ("fr", "de")
 
 
 class Multi30k(parallel_text.ParallelTextBuilder):
@@ -21,11 +21,11 @@ class Multi30k(parallel_text.ParallelTextBuilder):
     licence; their pictures, of Flickr30k, are for research and teaching only.
 
     Args:
-        target: str, the language to translate into, `"fr"` or `"de"`.
+        language: str, the language to translate into, `"fr"` or `"de"`.
         **kwargs: of the TFDS builder, such as `data_dir`.
 
     Raises:
-        ValueError: if `target` is another word.
+        ValueError: if `language` is another word.
         ParallelTextError: if a file is malformed.
     """
 
@@ -39,23 +39,23 @@ class Multi30k(parallel_text.ParallelTextBuilder):
         " Description. WMT 2017."
     )
 
-    def __init__(self, *, target: str = "fr", **kwargs):
-        if target not in TARGETS:
-            raise ValueError(f"`target` must be one of {TARGETS}. Received: {target!r}")
-        self.target = target
+    def __init__(self, *, language: str = "fr", **kwargs):
+        if language not in LANGUAGES:
+            raise ValueError(f"`language` must be one of {LANGUAGES}. Received: {language!r}")
+        self.language = language
         self.METADATA = {
             "source_language": "en",
-            "target_language": target,
+            "target_language": language,
             "gold_alignments": False,
         }
-        names = [f"{file}.{of}" for file in FILES.values() for of in ("en", target)]
+        names = [f"{file}.{of}" for file in FILES.values() for of in ("en", language)]
         self.URLS = {name: f"{_FOLDER}/{name}.gz" for name in names}
         super().__init__(**kwargs)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager):
         at = dl_manager.download(self.URLS)
         return {
-            split: self._generate_examples(at[f"{file}.en"], at[f"{file}.{self.target}"])
+            split: self._generate_examples(at[f"{file}.en"], at[f"{file}.{self.language}"])
             for split, file in FILES.items()
         }
 

@@ -63,7 +63,7 @@ class BarsAndStripes(Block):
 class Multi30k(Block):
     """Into which language captions are translated (`source: multi30k`)."""
 
-    target: Literal["fr", "de"]
+    language: Literal["fr", "de"]
 
 
 class Windows(Block):
