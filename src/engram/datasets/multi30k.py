@@ -41,7 +41,9 @@ class Multi30k(parallel_text.ParallelTextBuilder):
 
     def __init__(self, *, language: str = "fr", **kwargs):
         if language not in LANGUAGES:
-            raise ValueError(f"`language` must be one of {LANGUAGES}. Received: {language!r}")
+            raise ValueError(
+                f"`language` must be one of {LANGUAGES}. Received: {language!r}"
+            )
         self.language = language
         self.METADATA = {
             "source_language": "en",
@@ -54,8 +56,9 @@ class Multi30k(parallel_text.ParallelTextBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager):
         at = dl_manager.download(self.URLS)
+        into = self.language
         return {
-            split: self._generate_examples(at[f"{file}.en"], at[f"{file}.{self.language}"])
+            split: self._generate_examples(at[f"{file}.en"], at[f"{file}.{into}"])
             for split, file in FILES.items()
         }
 
