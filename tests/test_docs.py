@@ -1,0 +1,25 @@
+"""The examples of docs/attention.md run as they are told."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+PAGE = Path(__file__).parents[1] / "docs/attention.md"
+
+
+def test_the_examples_run_one_after_the_other():
+    both, step_by_step = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+    names = {}
+    exec(both, names)
+    assert names["model"].output_shape == [(None, None, 64), (None, 4, None, None)]
+    from engram.layers import TransformerDecoderBlock
+
+    draw = np.random.default_rng(1)
+    x, memory = (draw.normal(size=(2, n, 8)).astype("float32") for n in (3, 5))
+    mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], bool)
+    names = {"TransformerDecoderBlock": TransformerDecoderBlock, "batch": 2, "length": 3}
+    names |= {"x": x, "memory": memory, "memory_mask": mask}
+    exec(step_by_step, names)
+    whole = names["decoder"](x, memory, memory_mask=mask)
+    np.testing.assert_allclose(names["y"][:, 0], whole[:, -1], rtol=0, atol=1e-5)
