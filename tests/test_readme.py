@@ -46,9 +46,9 @@ GROUP = {
 
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory):
-    """What git has: a rerun of the tour writes times of its own into `results/`."""
+    """Results that git has: a rerun of the tour writes times of its own."""
     folder = tmp_path_factory.mktemp("committed")
-    wanted = ["README.md", "docs", "results", "studies", "benchmarks/results"]
+    wanted = ["results", "studies", "benchmarks/results"]
     archive = ["git", "archive", "--format=tar", "HEAD", *wanted]
     packed = subprocess.run(archive, cwd=ROOT, capture_output=True, check=True).stdout
     with tarfile.open(fileobj=io.BytesIO(packed)) as files:
@@ -58,9 +58,10 @@ def committed(tmp_path_factory):
 
 @pytest.mark.parametrize("page", ["README.md", "docs/stlm.md", "docs/rbm.md", *STUDIES])
 def test_the_tables_are_those_of_the_committed_results(page, committed):
-    text = (committed / page).read_text(encoding="utf-8")
+    text = (ROOT / page).read_text(encoding="utf-8")
     assert "<!-- table:" in text
-    assert readme.filled(text, committed) == text, "write them anew: make tables"
+    known = [readme.filled(text, folder) for folder in (committed, ROOT)]
+    assert text in known, "write them anew: make tables"
 
 
 def test_a_block_is_replaced_and_the_text_around_it_stays(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from engram import models, translate
 from engram.tasks import translation
 
 PAIRS = {"the cat sleeps": "le chat dort", "the dogs sleep": "les chiens dorment"}
+LONGER = "the cat sleeps " * 3  # as wide as another batch
 SPEC = {
     "task": "translation",
     "source_language": "en",
@@ -64,7 +66,8 @@ def told(suite, capsys, *arguments):
 
 
 def test_each_sentence_is_translated(suite, capsys):
-    assert told(suite, capsys, *PAIRS) == list(PAIRS.values())
+    *found, _ = told(suite, capsys, *PAIRS, LONGER)
+    assert found == list(PAIRS.values())
 
 
 def test_sentences_may_come_from_standard_input(suite, capsys, monkeypatch):
@@ -73,8 +76,10 @@ def test_sentences_may_come_from_standard_input(suite, capsys, monkeypatch):
 
 
 def test_unknown_words_and_emoji_are_read_as_unknown(suite, capsys):
-    (line,) = told(suite, capsys, "the zebra 🦓 sleeps")
-    assert line.isprintable()
+    line, header, *_ = told(suite, capsys, "the zebra 🦓 sleeps", "--attention")
+    unknown = "▁<unk>"
+    assert header.split()[2:] == ["▁the", unknown, unknown, "▁sleeps", "</s>"]
+    assert line
 
 
 def test_attention_is_drawn_with_a_line_for_each_piece(suite, capsys):
@@ -101,6 +106,13 @@ def test_the_darkest_shade_is_where_most_attention_went():
 def test_a_run_that_cannot_translate_is_told_in_one_line(suite, run, message):
     with pytest.raises(SystemExit, match=message):
         translate.main([str(suite / run), "the cat sleeps"])
+
+
+def test_a_suite_that_is_not_prepared_is_told_in_one_line(suite, tmp_path):
+    shutil.copytree(suite, tmp_path / "moved")
+    shutil.rmtree(tmp_path / "moved/data")
+    with pytest.raises(SystemExit, match="with: dvc repro prepare@tiny_french"):
+        translate.main([str(tmp_path / "moved/runs/trained"), "the cat sleeps"])
 
 
 @pytest.mark.parametrize("sentences", [["the cat sleeps", "  "], []])

@@ -6,6 +6,7 @@ Letters for shapes, the same in every docstring and comment:
     T  steps read (target steps)      P  steps predicted, the horizon
     S  source steps                   H  heads
     F  features in                    D  size per head
-    U  units out                      V  visible units of an RBM
-    C  classes                        L  hidden (latent) units of an RBM
+    U  units out                      V  visible units of an RBM; pieces of a vocabulary
+    C  classes                        L  hidden (latent) units of an RBM; length of a text
+    W  width of an output             M  features of a memory
 """

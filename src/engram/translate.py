@@ -57,11 +57,14 @@ def _opened(run: Path) -> tuple[Any, Path]:
     files = sorted((run / "models").glob("seed-*.keras"))
     if not files:
         sys.exit(f"{run}: not trained yet. Train it with: dvc repro train@{run.name}")
+    block = experiments[run.name]
+    prepared = suite / "data/prepared" / block["dataset"]
+    if not (prepared / "spec.json").is_file():
+        stage = f"prepare@{block['dataset']}"
+        sys.exit(f"{prepared}: not there. Prepare it with: dvc repro {stage}")
     from engram import models  # after the checks: TensorFlow
 
-    block = experiments[run.name]
-    model = models.load(block["model"], block["task"], files[0])
-    return model, suite / "data/prepared" / block["dataset"]
+    return models.load(block["model"], block["task"], files[0]), prepared
 
 
 def translated(model, prepared: Path, sentences: list[str]) -> list[dict[str, Any]]:
@@ -84,7 +87,8 @@ def translated(model, prepared: Path, sentences: list[str]) -> list[dict[str, An
     spoken = detokeniser(spec)
     found = []
     for row in translation.encoded([read(one) for one in sentences], models["source"]):
-        (told,) = model.translate(row[None], 3 * len(row) // 2 + 10)
+        wide = -(-len(row) // translation.WIDTH) * translation.WIDTH
+        (told,) = model.translate(row[None], 3 * wide // 2 + 10)  # as `evaluate` does
         told = ended(told)
         shifted = np.array([[spec["start"], *told]], np.int32)
         alphas = model.alignments(row[None], shifted).values()  # (1, H, T, S) each

@@ -28,6 +28,9 @@ class Translator(keras.Model):
         width: int, size `F` of an embedded piece.
         beam: int, how many hypotheses a search keeps; 1 takes the likeliest piece.
         length_penalty: float, at least 0, exponent of a hypothesis' length in the search.
+
+    Raises:
+        ValueError: if one vocabulary has two sizes.
     """
 
     def __init__(
@@ -62,11 +65,11 @@ class Translator(keras.Model):
         self.source_embedding = self.target_embedding
         if not shared:
             self.source_embedding = embedding(source_pieces, "source_embedding")
-        self._search = None
+        self._searches = {}  # traced, by length
 
     def build(self, input_shape=None):
         tokens = keras.KerasTensor((None, None), "int32")
-        keras.src.backend.compute_output_spec(self.call, (tokens, tokens))
+        keras.Operation.compute_output_spec(self, (tokens, tokens))  # builds the layers
         self.built = True
 
     def embedded(self, embedding, tokens):
@@ -104,16 +107,16 @@ class Translator(keras.Model):
         """
         import tensorflow as tf
 
-        if self._search is None:
-            signature = tf.TensorSpec((None, None), tf.int32)
-            self._search = {}
-        if length not in self._search:
-            self._search[length] = tf.function(
-                lambda source: self._translate(source, length), [signature]
-            )
-        return ops.convert_to_numpy(self._search[length](source))
+        if length not in self._searches:
 
-    def _translate(self, source, length):
+            def search(source):
+                return self._searched(source, length)
+
+            sentences = tf.TensorSpec((None, None), tf.int32)
+            self._searches[length] = tf.function(search, [sentences])
+        return ops.convert_to_numpy(self._searches[length](source))
+
+    def _searched(self, source, length):
         memory = self.encode(source)
         given = (self.step, self.first(memory, length), memory)
         first = ops.full((ops.shape(source)[0],), self.start, dtype="int32")
@@ -150,9 +153,11 @@ def compiled(model, learning_rate, smoothing):
         smoothing: float in [0, 1), see `SmoothedCrossEntropy`.
     """
     model.build()
-    # Vaswani et al. 2017, section 5.3
     adam = keras.optimizers.Adam(
-        learning_rate, beta_1=0.9, beta_2=0.98, epsilon=1e-9, global_clipnorm=1.0
+        learning_rate,
+        beta_2=0.98,  # this and epsilon: Vaswani et al. 2017, section 5.3
+        epsilon=1e-9,
+        global_clipnorm=1.0,  # recurrent nets have a few gradients that are very long
     )
     model.compile(optimizer=adam, loss=SmoothedCrossEntropy(smoothing))
     return model

@@ -121,9 +121,10 @@ def measure(
     ]
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     gold = ["alignment_error"] if spec["gold_alignments"] else []
+    published = ["sacrebleu"] if spec["tokens"] == "moses" else []
     return {
         "per_seed": rows,
-        "headline": ["bleu", "chrf", "exact", *gold],
+        "headline": ["bleu", *published, "chrf", "exact", *gold],
         "sort_by": "bleu",
         "better": "higher",
         "unit": "",

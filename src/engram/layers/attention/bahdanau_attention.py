@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from engram.layers.attention import one_query
+from engram.layers.attention.multi_head import check_positive
 
 
 @keras.saving.register_keras_serializable(package="engram")
@@ -61,7 +62,7 @@ class BahdanauAttention(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        one_query.check_units(units)
+        check_positive("units", units)
         self.units = int(units)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)

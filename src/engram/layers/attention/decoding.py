@@ -15,13 +15,13 @@ XLA or not, they run without Python; outside, on TensorFlow, each step runs eage
 """
 
 import math
-import numbers
 
 import keras
 import numpy as np
 from keras import ops, tree
 
 from engram.layers.attention import beam_texts
+from engram.layers.attention.multi_head import check_positive
 
 
 def greedy(step, state, memory, first, length, end):
@@ -95,11 +95,11 @@ def sample(
         - Holtzman et al. 2020, The curious case of neural text degeneration, eq. 2 and 3:
           the nucleus.
     """
-    _check_positive_ints(length=length)
+    check_positive("length", length)
     if not 0 < temperature < math.inf:
         raise ValueError(f"`temperature` must be positive. Received: {temperature}")
     if top_k is not None:
-        _check_positive_ints(top_k=top_k)
+        check_positive("top_k", top_k)
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"`top_p` must be in (0, 1]. Received: {top_p}")
     batch = ops.shape(_checked_first(first))[0]
@@ -154,7 +154,8 @@ def beam(step, state, memory, first, length, end, width, length_penalty=0.6):
         - Wu et al. 2016, Google's neural machine translation system, arXiv:1609.08144,
           eq. 14, without the coverage penalty.
     """
-    _check_positive_ints(length=length, width=width)
+    check_positive("length", length)
+    check_positive("width", width)
     if not 0 <= length_penalty < math.inf:
         raise ValueError(f"`length_penalty` must be >= 0. Received: {length_penalty}")
     penalties = ((5 + np.arange(1, length + 1)) / 6) ** length_penalty
@@ -191,7 +192,7 @@ def beam(step, state, memory, first, length, end, width, length_penalty=0.6):
 
 def _roll_out(step, state, memory, first, length, end, choose):
     """Writes one text for each row; `choose(log_p, index)` tells the next tokens."""
-    _check_positive_ints(length=length)
+    check_positive("length", length)
     first = _checked_first(first)
     batch = ops.shape(first)[0]
 
@@ -283,9 +284,3 @@ def _checked_first(first):
             f" Received: shape {tuple(first.shape)}"
         )
     return ops.cast(first, "int32")
-
-
-def _check_positive_ints(**arguments):
-    for name, value in arguments.items():
-        if not isinstance(value, numbers.Integral) or value < 1:
-            raise ValueError(f"`{name}` must be a positive integer. Received: {value}")

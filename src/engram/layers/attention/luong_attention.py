@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from engram.layers.attention import one_query
+from engram.layers.attention.multi_head import check_positive
 
 SCORES = ("dot", "general", "concat")
 
@@ -68,7 +69,7 @@ class LuongAttention(keras.layers.Layer):
         if score not in SCORES:
             raise ValueError(f"`score` must be one of {SCORES}. Received: {score}")
         if score == "concat":
-            one_query.check_units(units)
+            check_positive("units", units)
         elif units is not None:
             raise ValueError(
                 f'`units` is of `score="concat"` alone; it must be None for "{score}".'

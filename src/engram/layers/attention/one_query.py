@@ -1,7 +1,5 @@
 """What layers with one query at a time share: from energies to alpha and context."""
 
-import numbers
-
 import keras
 from keras import ops
 
@@ -19,12 +17,6 @@ def look(energies, memory, memory_mask):
     alpha = masked_softmax(ops.cast(energies, wide), memory_mask)
     context = ops.einsum("bs,bsm->bm", ops.cast(alpha, memory.dtype), memory)
     return context, alpha
-
-
-def check_units(units):
-    """Raises a ValueError if `units` is no positive integer."""
-    if not isinstance(units, numbers.Integral) or units < 1:
-        raise ValueError(f"`units` must be a positive integer. Received: {units}")
 
 
 def check_axes(name, shape, *axes):
