@@ -13,7 +13,13 @@ from engram import readme
 ROOT = Path(__file__).parents[1]
 STUDIES = [
     f"studies/{name}/README.md"
-    for name in ("traffic", "long_memory", "sequential_mnist", "rbm_mnist")
+    for name in (
+        "traffic",
+        "long_memory",
+        "sequential_mnist",
+        "rbm_mnist",
+        "translation",
+    )
 ]
 GROUP = {
     "id": "road",
