@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-BLOCK = 50  # test sentences that `compare` draws together
+BLOCK = 10  # test sentences that `compare` draws together
 GROUPS = 6  # of sentences by their length
 SHOWN = 4  # sentences whose attention is drawn
 
