@@ -62,7 +62,9 @@ def committed(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/stlm.md", "docs/rbm.md", *STUDIES])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/attention.md", "docs/stlm.md", "docs/rbm.md", *STUDIES]
+)
 def test_the_tables_are_those_of_the_committed_results(page, committed):
     text = (ROOT / page).read_text(encoding="utf-8")
     assert "<!-- table:" in text
