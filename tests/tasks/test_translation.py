@@ -470,7 +470,7 @@ def test_words_of_moses_are_scored_as_detokenised_text_too(made):
     how = {"tokens": "moses", "gold": False, "more": test, "pieces": 60}
     out = made(splits={"test": test}, **how)
     found = evaluate([Knows(out)], out, "train")
-    assert found["headline"] == ["bleu", "chrf", "exact"]
+    assert found["headline"] == ["bleu", "sacrebleu", "chrf", "exact"]
     assert found["metrics"]["sacrebleu"] == pytest.approx(100)
     signatures = found["details"]["signatures"]
     assert "tok:13a" in signatures["sacrebleu"] and "case:lc" in signatures["sacrebleu"]
