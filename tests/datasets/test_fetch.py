@@ -1,5 +1,6 @@
 """A dataset arrives whole, checked, and without the network where a mirror has it."""
 
+import contextlib
 import gzip
 import hashlib
 import os
@@ -421,6 +422,28 @@ def test_a_download_that_is_another_file_is_refused(target, server):
     assert f"{los_loop._FOLDER}/los_adj.csv" in message
     assert hashlib.sha256(GRAPH).hexdigest() in message
     assert hashlib.sha256(b"1,0\n0,1\n").hexdigest() in message
+
+
+def test_a_folder_into_which_a_download_still_writes_is_removed(tmp_path):
+    folder, ready, until = tmp_path / "work", threading.Event(), time.monotonic() + 0.5
+    folder.mkdir()
+
+    def write():
+        number = 0
+        while time.monotonic() < until:
+            with contextlib.suppress(FileNotFoundError):
+                (folder / f"{number}.tmp").write_bytes(b"x")
+                (folder / f"{number}.tmp").rename(folder / f"{number}.csv")
+            number += 1
+            ready.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    ready.wait()
+    datasets._remove(folder)
+    writer.join()
+    datasets._remove(folder)
+    assert not folder.exists()
 
 
 def test_a_page_that_is_gone_is_refused(target, server):

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,16 @@ def fetch(source: str, target: Path, file: str, **arguments) -> None:
             shutil.rmtree(target)
         Path(made.data_dir).rename(target)
     finally:
-        shutil.rmtree(work)
+        _remove(work)
+
+
+def _remove(folder: Path, seconds: float = 10) -> None:
+    """Removes a folder into which TFDS may still write: other downloads go on."""
+    until = time.monotonic() + seconds
+    while folder.exists() and time.monotonic() < until:
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            time.sleep(0.05)
 
 
 def builder(
