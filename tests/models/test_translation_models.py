@@ -225,6 +225,21 @@ def test_the_loss_is_the_cross_entropy_with_the_smoothed_target(smoothing):
     np.testing.assert_allclose(float(found), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_gradient_of_the_loss_is_what_is_told_less_what_is_wanted(smoothing):
+    draw = np.random.default_rng(1)
+    z, y = draw.normal(size=(2, 3, 5)), draw.integers(0, 5, (2, 3))
+    weight = np.array([[1, 1, 0], [1, 0, 0]], float)
+    p = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
+    q = (1 - smoothing) * np.eye(5)[y] + smoothing / 5
+    given = tf.constant(z, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(given)
+        loss = translation.SmoothedCrossEntropy(smoothing)(y, given, sample_weight=weight)
+    expected = weight[..., None] * (p - q) / weight.sum()
+    np.testing.assert_allclose(tape.gradient(loss, given), expected, rtol=0, atol=1e-6)
+
+
 def test_a_warmed_up_rate_rises_and_then_follows_its_schedule():
     cosine = keras.optimizers.schedules.CosineDecay(0.5, 100)
     warmed = translation.WarmedUp(cosine, 10)

@@ -96,7 +96,7 @@ def test_a_head_of_keys_serves_neighbouring_heads_of_queries():
     )
     _close(layer(x, mask=MASK), full(x, mask=MASK))
     assert layer.count_params() < full.count_params()
-    assert layer.new_cache(B, 9)[0].shape == (B, 9, 2, F // H)
+    assert layer.new_cache(B, 9)[0].shape == (B, 2, 9, F // H)
 
 
 @every_form

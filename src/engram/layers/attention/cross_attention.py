@@ -10,7 +10,7 @@ class CrossAttention(MultiHead):
     """Every step of a sequence looks at all steps of a memory, such as an encoder's.
 
         Q     = x W_q + b_q                                        (B, T, H, D)
-        K, V  = m W_k + b_k, m W_v + b_v                           (B, S, kv_heads, D)
+        K, V  = m W_k + b_k, m W_v + b_v                           (B, kv_heads, S, D)
         alpha = softmax(Q K^T / sqrt(D)), hidden: 0                (B, H, T, S)
         y     = concat_heads(alpha V) W_o + b_o                    (B, T, F)
 

@@ -45,8 +45,11 @@ def greedy(step, state, memory, first, length, end):
         ValueError: if an argument cannot be used; it names the argument and its value.
     """
 
-    def most_probable(log_p, index):
-        return ops.argmax(log_p, axis=-1)
+    def most_probable(logits, index):
+        # Not `ops.argmax`, which XLA makes slow on a CPU.
+        size = logits.shape[-1]
+        most = logits == ops.max(logits, axis=-1, keepdims=True)
+        return ops.min(ops.where(most, ops.arange(size), size - 1), axis=-1)
 
     return _roll_out(step, state, memory, first, length, end, most_probable)
 
@@ -106,9 +109,9 @@ def sample(
     # Drawn at once: a seed then says all of it, on any backend.
     chances = keras.random.uniform((batch, length), dtype="float32", seed=seed)
 
-    def drawn(log_p, index):
+    def drawn(logits, index):
         chance = ops.take(chances, index, axis=1)  # (B,)
-        return _drawn(log_p / temperature, chance, top_k, top_p)
+        return _drawn(logits / temperature, chance, top_k, top_p)
 
     return _roll_out(step, state, memory, first, length, end, drawn)
 
@@ -172,7 +175,7 @@ def beam(step, state, memory, first, length, end, width, length_penalty=0.6):
 
     def advance(index, token, leaves, live, ended):
         logits, new = step(token, tree.pack_sequence_as(state, leaves), memory, index)
-        log_p = _log_probabilities(logits, token)  # (B width, V)
+        log_p = ops.log_softmax(_by_row(logits, token), axis=-1)  # (B width, V)
         longer, parents = beam_texts.continued(live, log_p, index)
         ends = ops.take(longer.tokens, index, axis=2) == end  # (B, 2 width)
         penalty = ops.take(penalties, index)
@@ -191,7 +194,7 @@ def beam(step, state, memory, first, length, end, width, length_penalty=0.6):
 
 
 def _roll_out(step, state, memory, first, length, end, choose):
-    """Writes one text for each row; `choose(log_p, index)` tells the next tokens."""
+    """Writes one text for each row; `choose(logits, index)` tells the next tokens."""
     check_positive("length", length)
     first = _checked_first(first)
     batch = ops.shape(first)[0]
@@ -201,9 +204,10 @@ def _roll_out(step, state, memory, first, length, end, choose):
 
     def advance(index, token, leaves, tokens, total, done):
         logits, new = step(token, tree.pack_sequence_as(state, leaves), memory, index)
-        log_p = _log_probabilities(logits, token)  # (B, V)
-        chosen = ops.cast(choose(log_p, index), "int32")  # (B,)
-        gained = ops.take_along_axis(log_p, chosen[:, None], axis=-1)[:, 0]
+        logits = _by_row(logits, token)  # (B, V)
+        chosen = ops.cast(choose(logits, index), "int32")  # (B,)
+        told = ops.take_along_axis(logits, chosen[:, None], axis=-1)[:, 0]
+        gained = told - ops.logsumexp(logits, axis=-1)  # log p of the chosen alone
         total = total + ops.where(done, 0.0, gained)
         token = ops.where(done, 0, chosen)
         tokens = beam_texts.written(tokens, token, index)
@@ -269,10 +273,10 @@ def _shaped(new, old):
     return ops.reshape(new, shape) if shape.count(-1) <= 1 else new
 
 
-def _log_probabilities(logits, token):
-    """Returns `log p` `(B, V)` of the token after each `token` `(B,)`."""
+def _by_row(logits, token):
+    """Returns the logits `(B, V)` after each `token` `(B,)`, in float32."""
     logits = ops.reshape(logits, (ops.shape(token)[0], logits.shape[-1]))
-    return ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+    return ops.cast(logits, "float32")
 
 
 def _checked_first(first):

@@ -4,6 +4,7 @@ import math
 import numbers
 
 import keras
+import numpy as np
 from keras import ops
 
 from engram.layers.attention.masked_softmax import masked_softmax
@@ -12,8 +13,8 @@ from engram.layers.attention.masked_softmax import masked_softmax
 class MultiHead(keras.layers.Layer):
     """Attention of several heads over the rows of a memory.
 
-        Q     = x W_q + b_q                                        (B, T, H, D)
-        K, V  = m W_k + b_k, m W_v + b_v                           (B, S, kv_heads, D)
+        Q     = x W_q + b_q                                        (B, H, T, D)
+        K, V  = m W_k + b_k, m W_v + b_v                           (B, kv_heads, S, D)
         alpha = softmax(Q K^T / sqrt(D) + bias), hidden: 0         (B, H, T, S)
         y     = concat_heads(alpha V) W_o + b_o                    (B, T, F)
 
@@ -122,57 +123,84 @@ class MultiHead(keras.layers.Layer):
         return kernel, bias
 
     def project_queries(self, x):
-        """Returns `Q` as `(B, T, kv_heads, H / kv_heads, D)`: by the keys they share."""
-        kernel = ops.reshape(self._cast(self.query_kernel), (-1, *self.grouped))
-        queries = ops.einsum("btf,fkgd->btkgd", self._cast(x), kernel)
-        if self.use_bias:
-            queries = queries + ops.reshape(self._cast(self.query_bias), self.grouped)
+        """Returns `Q` as `(B, kv_heads, H / kv_heads, T, D)`: by the keys they share."""
+        (queries,) = self._mapped(x, "query")
         return queries
 
     def project(self, memory):
-        """Returns `[keys, values]` of a memory `(B, S, M)`, each `(B, S, kv_heads, D)`.
+        """Returns `[keys, values]` of a memory `(B, S, M)`, each `(B, kv_heads, S, D)`.
 
         Raises:
             ValueError: before the layer is built.
         """
         self.check_built("project")
-        memory = self._cast(memory)
-        keys = ops.einsum("bsf,fkd->bskd", memory, self._cast(self.key_kernel))
-        values = ops.einsum("bsf,fkd->bskd", memory, self._cast(self.value_kernel))
+        return self._mapped(memory, "key", "value")
+
+    def project_all(self, x):
+        """Returns queries, keys and values of the same steps."""
+        return self._mapped(x, "query", "key", "value")
+
+    def _mapped(self, x, *names):
+        """Returns what these kernels and biases make of `x`: one product for them all."""
+        x = self._cast(x)
+        every = {
+            "query": (self.query_kernel, self.query_bias, self.grouped),
+            "key": (self.key_kernel, self.key_bias, self.grouped[:1]),
+            "value": (self.value_kernel, self.value_bias, self.grouped[:1]),
+        }
+        kernels, biases, heads = zip(*(every[name] for name in names), strict=True)
+        y = ops.matmul(x, self._beside(kernels, x.shape[-1]))
         if self.use_bias:
-            keys = keys + self._cast(self.key_bias)
-            values = values + self._cast(self.value_bias)
-        return [keys, values]
+            y = y + self._beside(biases, 1)[0]
+        ends = np.cumsum([math.prod(some) * self.size for some in heads]).tolist()
+        parts = ops.split(y, ends[:-1], axis=-1) if len(names) > 1 else [y]
+        batch, steps = ops.shape(x)[:2]
+        parts = [
+            ops.reshape(part, (batch, steps, *some, self.size))
+            for part, some in zip(parts, heads, strict=True)
+        ]
+        return [ops.moveaxis(part, 1, -2) for part in parts]  # (B, heads, steps, D)
+
+    def _beside(self, weights, rows):
+        """Returns the weights, as matrices of so many rows, side by side."""
+        flat = [ops.reshape(self._cast(one), (rows, -1)) for one in weights]
+        return ops.concatenate(flat, axis=1) if len(flat) > 1 else flat[0]
 
     def attend(self, queries, keys, values, visible=None, bias=None, training=False):
         """Returns `y` `(B, T, F)` and `alpha` `(B, H, T, S)`, in the dtype of scores.
 
         Args:
-            queries: float tensor `(B, T, kv_heads, H / kv_heads, D)`.
-            keys: float tensor `(B, S, kv_heads, D)`.
-            values: float tensor `(B, S, kv_heads, D)`.
+            queries: float tensor `(B, kv_heads, H / kv_heads, T, D)`.
+            keys: float tensor `(B, kv_heads, S, D)`.
+            values: float tensor `(B, kv_heads, S, D)`.
             visible: bool tensor `(T, S)`, `(B, 1, S)` or `(B, T, S)`, or None.
             bias: float tensor `(kv_heads, H / kv_heads, T, S)`, or None.
             training: bool, whether to drop weights.
         """
-        logits = ops.einsum("btkgd,bskd->bkgts", queries * self.size**-0.5, keys)
-        logits = ops.cast(logits, self.scores_dtype)
+        batch, kv_heads, group, steps, size = ops.shape(queries)
+        source = ops.shape(keys)[2]
+        rows = ops.reshape(queries, (batch, kv_heads, group * steps, size))
+        logits = ops.matmul(rows * size**-0.5, ops.swapaxes(keys, -1, -2))
+        logits = ops.cast(logits, self.scores_dtype)  # (B, kv_heads, group T, S)
+        logits = ops.reshape(logits, (batch, kv_heads, group, steps, source))
         if bias is not None:
             logits = logits + ops.cast(bias, self.scores_dtype)
         if visible is not None and len(visible.shape) == 3:
             visible = visible[:, None, None]  # (B, 1, 1, T, S)
-        alpha = masked_softmax(logits, visible)  # (B, kv_heads, H / kv_heads, T, S)
+        alpha = masked_softmax(logits, visible)
         weights = self._cast(alpha)
         if training and self.dropout:
             weights = keras.random.dropout(
                 weights, self.dropout, seed=self.seed_generator
             )
-        found = ops.einsum("bkgts,bskd->btkgd", weights, values)
-        kernel = ops.reshape(self._cast(self.output_kernel), (*self.grouped, -1))
-        y = ops.einsum("btkgd,kgdf->btf", found, kernel)
+        weights = ops.reshape(weights, (batch, kv_heads, group * steps, source))
+        found = ops.reshape(ops.matmul(weights, values), ops.shape(queries))
+        found = ops.moveaxis(found, -2, 1)  # (B, T, kv_heads, group, D)
+        found = ops.reshape(found, (batch, steps, self.heads * size))
+        y = ops.matmul(found, self._beside([self.output_kernel], self.heads * size))
         if self.use_bias:
             y = y + self._cast(self.output_bias)
-        return y, self._by_head(alpha)
+        return y, ops.reshape(alpha, (batch, self.heads, steps, source))
 
     def check_built(self, method):
         """Raises a ValueError before the layer is built, when it has no weights."""
@@ -184,20 +212,13 @@ class MultiHead(keras.layers.Layer):
 
     @property
     def grouped(self):
-        """The axes of the heads of queries: `(kv_heads, H / kv_heads, D)`."""
-        return self.kv_heads, self.heads // self.kv_heads, self.size
+        """The axes of the heads of queries: `(kv_heads, H / kv_heads)`."""
+        return self.kv_heads, self.heads // self.kv_heads
 
     @property
     def scores_dtype(self):
         """The dtype of the softmax: float32 also where products are half as wide."""
         return "float64" if self.compute_dtype == "float64" else "float32"
-
-    def _by_head(self, alpha):
-        """Returns weights by group as `(B, H, T, S)`."""
-        if self.kv_heads == self.heads:
-            return ops.squeeze(alpha, 2)
-        batch, _, _, steps, source = ops.shape(alpha)
-        return ops.reshape(alpha, (batch, self.heads, steps, source))
 
     def _cast(self, tensor):
         """Returns a tensor in the compute dtype, also outside of `__call__`."""

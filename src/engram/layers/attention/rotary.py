@@ -15,7 +15,7 @@ def rotate(x, positions):
     so that the product of a query at `p` and a key at `q` depends on `p - q` alone.
 
     Args:
-        x: float tensor `(B, T, heads, D)` with any number of axes of heads, `D` even.
+        x: float tensor `(..., T, D)`, `D` even.
         positions: int tensor `(T,)`.
 
     Returns:
@@ -30,8 +30,6 @@ def rotate(x, positions):
     exact = "float64" if x.dtype == "float64" else "float32"  # half loses positions
     slowness = LONGEST_WAVE ** (ops.arange(half, dtype=exact) / half)
     angles = ops.cast(positions, exact)[:, None] / slowness  # (T, D/2)
-    for _ in range(len(x.shape) - 3):
-        angles = ops.expand_dims(angles, 1)  # (T, 1, D/2), as x has heads
     cosine, sine = ops.cast(ops.cos(angles), x.dtype), ops.cast(ops.sin(angles), x.dtype)
     a, b = x[..., :half], x[..., half:]
     return ops.concatenate([a * cosine - b * sine, b * cosine + a * sine], axis=-1)

@@ -148,13 +148,13 @@ class SelfAttention(MultiHead):
         return (y, alpha) if return_attention_scores else y
 
     def new_cache(self, batch, length):
-        """Returns `[keys, values]` of zeros, each `(B, length, kv_heads, D)`.
+        """Returns `[keys, values]` of zeros, each `(B, kv_heads, length, D)`.
 
         Raises:
             ValueError: before the layer is built, when it does not know its `D`.
         """
         self.check_built("new_cache")
-        shape = (batch, length, self.kv_heads, self.size)
+        shape = (batch, self.kv_heads, length, self.size)
         return [ops.zeros(shape, dtype=self.compute_dtype) for _ in range(2)]
 
     def step(self, x, cache, index, mask=None, return_attention_scores=False):
@@ -180,13 +180,13 @@ class SelfAttention(MultiHead):
                 "`causal` must be true to go step by step: other layers look ahead."
                 f" Received: {self.causal}"
             )
-        _check_room(index, x.shape[1], cache[0].shape[1])
+        _check_room(index, x.shape[1], cache[0].shape[2])
         index = ops.cast(index, "int32")
         positions = index + ops.arange(ops.shape(x)[1])  # (t,)
-        known = ops.arange(ops.shape(cache[0])[1])  # (length,)
+        known = ops.arange(ops.shape(cache[0])[2])  # (length,)
         queries, *new = self._project(x, positions)
         keys, values = (
-            ops.slice_update(old, [0, index, 0, 0], one)
+            ops.slice_update(old, [0, 0, index, 0], one)
             for old, one in zip(cache, new, strict=True)
         )
         visible = combine(mask, None, _not_after(known, positions))
@@ -197,8 +197,7 @@ class SelfAttention(MultiHead):
 
     def _project(self, x, positions):
         """Returns queries, keys and values of steps at these positions."""
-        queries = self.project_queries(x)
-        keys, values = self.project(x)
+        queries, keys, values = self.project_all(x)
         if self.rotary:
             queries, keys = rotate(queries, positions), rotate(keys, positions)
         return queries, keys, values
@@ -207,7 +206,7 @@ class SelfAttention(MultiHead):
         """Returns the bias `(kv_heads, H / kv_heads, T, S)`, or None."""
         if self.relative is None:
             return None
-        table = ops.reshape(self.relative_bias, (*self.grouped[:2], -1))
+        table = ops.reshape(self.relative_bias, (*self.grouped, -1))
         return relative_bias.between(table, self.relative, query_positions, key_positions)
 
     def compute_output_shape(self, x_shape):

@@ -101,7 +101,7 @@ class TransformerDecoderBlock(TransformerBlock):
         return self.self_attention.new_cache(batch, length)
 
     def project(self, memory):
-        """Returns keys and values `(B, S, kv_heads, D)` of a memory `(B, S, M)`."""
+        """Returns keys and values `(B, kv_heads, S, D)` of a memory `(B, S, M)`."""
         return self.cross_attention.project(memory)
 
     def step(
