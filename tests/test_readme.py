@@ -72,6 +72,17 @@ def test_the_tables_are_those_of_the_committed_results(page, committed):
     assert text in known, "write them anew: make tables"
 
 
+def test_the_page_names_the_gpu_and_the_versions_of_its_table():
+    results = ROOT / "benchmarks/results/stlm_gpu.json"
+    content = json.loads(results.read_text(encoding="utf-8"))
+    text = " ".join((ROOT / "docs/stlm.md").read_text(encoding="utf-8").split())
+    assert {f"one {device} (" in text for device in content["devices"].values()} == {True}
+    for backend, package in (("JAX", "jax"), ("PyTorch", "torch")):
+        versions = content["versions"][backend]
+        assert f"Keras {versions['keras']}" in text
+        assert f"{backend} {versions[package]}" in text
+
+
 def test_a_block_is_replaced_and_the_text_around_it_stays(tmp_path):
     (tmp_path / "c.json").write_text(json.dumps({"datasets": [GROUP]}))
     text = "before\n<!-- table: c.json road -->\nold\n<!-- end -->\nafter\n"
@@ -93,3 +104,22 @@ def test_a_benchmark_becomes_a_table_of_ratios(tmp_path):
     (tmp_path / "b.json").write_text(json.dumps(content))
     text = "<!-- table: b.json speed -->\n<!-- end -->\n"
     assert "| a against b | 2.00 | 1.00 | 4.00 | 2 |" in readme.filled(text, tmp_path)
+
+
+def test_a_benchmark_becomes_a_table_of_times(tmp_path):
+    one = {"backend": "JAX", "layer": "a", "cudnn": True, "steps": 12, "width": 128}
+    content = {
+        "times": [
+            {**one, "kind": "inference", "ms": 0.12345},
+            {**one, "kind": "training", "ms": 12.345},
+            {**one, "kind": "training", "steps": 100, "ms": 1234.5},
+            {**one, "kind": "training", "layer": "b", "cudnn": False, "ms": 2.0},
+        ]
+    }
+    (tmp_path / "b.json").write_text(json.dumps(content))
+    text = "<!-- table: b.json times -->\n<!-- end -->\n"
+    filled = readme.filled(text, tmp_path)
+    head = "cuDNN | Inference, 12 x 128 | Training, 12 x 128 | Training, 100 x 128 |"
+    assert f"| Backend | Layer | {head}" in filled
+    assert "| JAX | a | yes | 0.123 | 12.3 | 1234 |" in filled
+    assert "| JAX | b | no | – | 2 | – |" in filled
