@@ -61,6 +61,16 @@ def pure_sines(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def translator_suite(tmp_path_factory):
+    """The folder of a suite with a translator that knows two sentences by heart."""
+    import translator_suite  # loads TensorFlow
+
+    folder = tmp_path_factory.mktemp("suite")
+    translator_suite.write(folder)
+    return folder
+
+
 @pytest.fixture
 def one_batch(prepared):
     """Eight training windows with a missing target: inputs, target, weight as arrays."""

@@ -1,63 +1,22 @@
 """`python -m engram.translate` tells what a trained experiment makes of a sentence."""
 
 import io
-import json
 import shutil
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
-import toy
+from translator_suite import PAIRS
 
 from engram import models, translate
-from engram.tasks import translation
 
-PAIRS = {"the cat sleeps": "le chat dort", "the dogs sleep": "les chiens dorment"}
 LONGER = "the cat sleeps " * 3  # as wide as another batch
-SPEC = {
-    "task": "translation",
-    "source_language": "en",
-    "target_language": "fr",
-    "vocabulary": "separate",
-    "tokens": "plain",
-    "source_pieces": 9,  # with the four special ones
-    "target_pieces": 10,
-    "start": 1,
-    "end": 2,
-}
-PLACE = {"dataset": "tiny_french", "task": "translation"}
 
 
-@pytest.fixture(scope="module")
-def suite(tmp_path_factory):
-    """A suite with two experiments, of which one knows two sentences by heart."""
-    folder = tmp_path_factory.mktemp("suite")
-    prepared = folder / "data/prepared/tiny_french"
-    prepared.mkdir(parents=True)
-    (prepared / "spec.json").write_text(json.dumps(SPEC))
-    rows = {}
-    for side, sentences in (("source", [*PAIRS]), ("target", [*PAIRS.values()])):
-        model = translation._learned(sentences, "word", SPEC[f"{side}_pieces"], side)
-        (prepared / f"{side}.model").write_bytes(model)
-        rows[side] = np.stack(translation.encoded(sentences, model))
-    experiments = {
-        name: toy.experiment("seq2seq", **PLACE) for name in ("trained", "untrained")
-    }
-    toy.write_params(folder, experiments, {"tiny_french": toy.tiny_french()}, "seq2seq")
-    (folder / "runs/trained/models").mkdir(parents=True)
-    learned(**rows).save(folder / "runs/trained/models/seed-1.keras")
-    return folder
-
-
-def learned(source, target):
-    arguments = toy.ARGUMENTS["seq2seq"] | {"units": 16, "dropout": 0.0, "own_words": 0.0}
-    keras.utils.set_random_seed(1)
-    model = models.build("seq2seq", SPEC, 0.02, **arguments)
-    shifted = np.concatenate([np.ones_like(target[:, :1]), target[:, :-1]], axis=1)
-    model.fit((source, shifted), target, epochs=60, verbose=0)
-    return model
+@pytest.fixture
+def suite(translator_suite):
+    return translator_suite
 
 
 def told(suite, capsys, *arguments):
@@ -115,12 +74,41 @@ def test_a_suite_that_is_not_prepared_is_told_in_one_line(suite, tmp_path):
         translate.main([str(tmp_path / "moved/runs/trained"), "the cat sleeps"])
 
 
-@pytest.mark.parametrize("sentences", [["the cat sleeps", "  "], []])
-def test_an_empty_sentence_is_refused(suite, sentences, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("sentences", "message"),
+    [
+        (["the cat sleeps", "  "], "sentence 2 is empty"),
+        (["the cat \udcff"], "sentence 1 is no UTF-8"),
+        ([], "a sentence is needed, and there is none"),
+    ],
+)
+def test_what_is_no_sentence_is_refused(suite, sentences, message, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     with pytest.raises(SystemExit):
         translate.main([str(suite / "runs/trained"), *sentences])
-    assert "is empty" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
+
+
+def test_many_sentences_are_translated_as_each_alone_in_few_batches(suite, monkeypatch):
+    run = translate.trained(suite / "runs/trained")
+    model = models.load("seq2seq", "translation", run.file)
+    translator = translate.TextTranslator(model, *translate.read(run.prepared))
+    sentences = [*PAIRS, LONGER, "sleeps", "the zebra sleeps"] * 3
+    alone = [translator.translated([one])[0].text for one in sentences]
+    asked = []
+    search = model.translate
+    monkeypatch.setattr(translate, "TOKENS", 80)  # 10 sentences of 8 tokens
+    monkeypatch.setattr(
+        model, "translate", lambda x, n: asked.append(x.shape) or search(x, n)
+    )
+    assert [one.text for one in translator.translated(sentences)] == alone
+    assert asked == [(10, 8), (2, 8), (3, 16)]
+    assert alone[:2] == list(PAIRS.values())
+
+
+def test_the_first_seed_is_that_of_run_json(suite):
+    run = translate.trained(suite / "runs/trained")
+    assert (run.seed, run.file.name) == ("10", "seed-10.keras")
 
 
 def test_a_folder_without_params_is_told_before_tensorflow_is_loaded(tmp_path):

@@ -1,7 +1,8 @@
 """The record of every run in MLflow; nothing reads a result back from it.
 
 The store is `mlruns/mlflow.db` with artifacts beside it, in the repository's folder;
-`MLFLOW_TRACKING_URI` names another. The only module that imports mlflow.
+`MLFLOW_TRACKING_URI` names another. The only module that imports mlflow, but for the code
+that MLflow itself runs (`served_translator`).
 """
 
 import contextlib
@@ -16,13 +17,19 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 import mlflow
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
 
 from engram import repository
 
 PACKAGES = ("engram", "tensorflow", "keras", "tensorflow-datasets", "numpy", "mlflow")
+# Of a served model. Engram is not among them: an index may have a stranger's package of
+# that name, and MLflow would install it.
+SERVING = ("mlflow", "tensorflow", "keras", "sentencepiece", "sacremoses", "sacrebleu")
 SECONDS_BETWEEN_SYSTEM_METRICS = 2
 # Looked up here, because mlflow.set_tracking_uri sets the variable itself.
 STORE_OF_ONES_OWN = os.environ.get("MLFLOW_TRACKING_URI")
@@ -67,6 +74,7 @@ def resumed(
     params: dict[str, Any],
     tags: dict[str, Any],
     spec: dict[str, Any],
+    now: str = "evaluate",
 ) -> Iterator[str]:
     """Continues the run `run_id`, or opens one like it if the store does not know it.
 
@@ -80,14 +88,15 @@ def resumed(
         params: as in `run`.
         tags: as in `run`.
         spec: as in `run`.
+        now: what is done now, before the names of these tags.
     """
     _open_store(group)
     if not _knows(run_id):
         with run(name, group, params, {**tags, "continues": run_id}, spec) as (new, _):
             yield new
         return
-    now = {f"evaluate.{key}": value for key, value in _code().items()}
-    with mlflow.start_run(run_id=run_id, tags=now):
+    code = {f"{now}.{key}": value for key, value in _code().items()}
+    with mlflow.start_run(run_id=run_id, tags=code):
         yield run_id
 
 
@@ -100,6 +109,41 @@ def log_files(files: list[Path], folder: str) -> None:
     """Copies files into the open run's artifacts."""
     for file in files:
         mlflow.log_artifact(str(file), folder)
+
+
+def log_model(
+    code: Path,
+    files: dict[str, Path],
+    config: dict[str, str],
+    example: list[str],
+    answer: str,
+) -> str:
+    """Logs a model from text to text in the open run and returns its address.
+
+    Args:
+        code: Python file that hands the model to `mlflow.models.set_model`.
+        files: what the model loads, by name.
+        config: what else the model is told.
+        example: sentences of a request; they are tried.
+        answer: name of the column that the model answers with.
+    """
+    column = Schema([ColSpec("string")])
+    return mlflow.pyfunc.log_model(
+        name="model",
+        python_model=str(code),
+        artifacts={name: str(file) for name, file in files.items()},
+        model_config=config,
+        signature=ModelSignature(column, Schema([ColSpec("string", answer)])),
+        input_example=example,
+        pip_requirements=[
+            f"{name}=={importlib.metadata.version(name)}" for name in SERVING
+        ],
+    ).model_uri
+
+
+def store() -> str | None:
+    """Returns the store's address; None if the environment names it already."""
+    return None if STORE_OF_ONES_OWN else mlflow.get_tracking_uri()
 
 
 def _record(metrics: dict[str, float], step: int) -> None:

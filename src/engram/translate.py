@@ -11,14 +11,16 @@ it went.
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from engram import params
 
 SHADES = " ▁▂▃▄▅▆▇█"
+TOKENS = 4096  # in a batch, padding included, as in `tasks.translation.evaluate`
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -32,20 +34,56 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--attention", action="store_true", help="draw where it looked")
     given = parser.parse_args(argv)
     sentences = given.sentences or sys.stdin.read().splitlines()
-    empty = [n for n, one in enumerate(sentences, 1) if not one.strip()]
-    if empty or not sentences:
-        parser.error(f"sentence {empty[0] if empty else 1} is empty")
-    model, prepared = _opened(given.run)
-    for found in translated(model, prepared, sentences):
-        print(found["translation"])
-        if given.attention and found["alpha"] is None:
-            print("(the model has no attention)")
-        elif given.attention:
-            print("\n".join(drawn(found["source"], found["target"], found["alpha"])))
+    try:
+        check(sentences)
+    except ValueError as error:
+        parser.error(str(error))
+    run = trained(given.run)
+    from engram import models  # after the checks: TensorFlow
+
+    model = models.load(run.experiment["model"], "translation", run.file)
+    translator = TextTranslator(model, *read(run.prepared))
+    for found in translator.translated(sentences):
+        print(found.text)
+        if given.attention:
+            source, target, alpha = translator.attention(found)
+            alone = "(the model has no attention)"
+            print(alone if alpha is None else "\n".join(drawn(source, target, alpha)))
 
 
-def _opened(run: Path) -> tuple[Any, Path]:
-    """Returns the model of a run's first seed, and the folder of its prepared data."""
+def check(sentences: list[Any]) -> None:
+    """Raises a ValueError unless all are sentences, and there is one."""
+    if not sentences:
+        raise ValueError("a sentence is needed, and there is none")
+    for number, one in enumerate(sentences, 1):
+        if not isinstance(one, str):
+            raise ValueError(f"sentence {number} must be text. Received: {one!r}")
+        if not one.strip():
+            raise ValueError(f"sentence {number} is empty")
+        try:
+            one.encode()
+        except UnicodeEncodeError:  # half of a character, or bytes of another encoding
+            raise ValueError(
+                f"sentence {number} is no UTF-8. Received: {one!r}"
+            ) from None
+
+
+class Trained(NamedTuple):
+    """A trained experiment that translates, by its first seed."""
+
+    name: str
+    experiment: dict[str, Any]  # its block of `params.yaml`
+    seed: str
+    about: dict[str, Any]  # what its stage wrote of that seed
+    file: Path  # the model
+    prepared: Path
+
+
+def trained(run: Path) -> Trained:
+    """Returns what is known of the experiment in a suite's folder `runs/<experiment>`.
+
+    Exits with a message if it does not translate, or something is not there yet.
+    """
     suite = run.parent.parent
     try:
         experiments = params.load(suite / "params.yaml")["experiments"]
@@ -54,54 +92,100 @@ def _opened(run: Path) -> tuple[Any, Path]:
     if run.name not in experiments or experiments[run.name]["task"] != "translation":
         known = [n for n, one in experiments.items() if one["task"] == "translation"]
         sys.exit(f"{run}: no experiment that translates. Known: {', '.join(known)}")
-    files = sorted((run / "models").glob("seed-*.keras"))
-    if not files:
+    if not (run / "run.json").is_file():
         sys.exit(f"{run}: not trained yet. Train it with: dvc repro train@{run.name}")
     block = experiments[run.name]
     prepared = suite / "data/prepared" / block["dataset"]
     if not (prepared / "spec.json").is_file():
         stage = f"prepare@{block['dataset']}"
         sys.exit(f"{prepared}: not there. Prepare it with: dvc repro {stage}")
-    from engram import models  # after the checks: TensorFlow
+    seed, about = next(iter(json.loads((run / "run.json").read_text()).items()))
+    file = run / "models" / f"seed-{seed}.keras"
+    return Trained(run.name, block, seed, about, file, prepared)
 
-    return models.load(block["model"], block["task"], files[0]), prepared
+
+def read(prepared: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Returns a prepared folder's spec and SentencePiece's model of each side."""
+    sides = ("source", "target")
+    models = {side: (prepared / f"{side}.model").read_bytes() for side in sides}
+    return json.loads((prepared / "spec.json").read_text()), models
 
 
-def translated(model, prepared: Path, sentences: list[str]) -> list[dict[str, Any]]:
-    """Returns of each sentence its `translation`, pieces, and `alpha` `(T, S)` or None.
+class Translation(NamedTuple):
+    """A sentence and its translation."""
+
+    text: str
+    source: np.ndarray  # tokens (S,), with an end
+    target: np.ndarray  # tokens (T,), without an end
+
+
+class TextTranslator:
+    """A model of tokens that reads and writes text.
 
     Args:
         model: a `models.translation.Translator`.
-        prepared: folder that the task's `prepare` wrote.
-        sentences: as a person writes them.
+        spec: contents of the dataset's `spec.json`.
+        vocabularies: SentencePiece's models of `source` and `target`.
     """
-    from engram.tasks import translation
-    from engram.tasks.translation_metrics import detokeniser, ended, sentence
 
-    spec = json.loads((prepared / "spec.json").read_text())
-    read = translation.normaliser(spec["source_language"], spec["tokens"])
-    models = {
-        side: (prepared / f"{side}.model").read_bytes() for side in translation.SIDES
-    }
-    names = {side: translation.names(model) for side, model in models.items()}
-    spoken = detokeniser(spec)
-    found = []
-    for row in translation.encoded([read(one) for one in sentences], models["source"]):
-        wide = -(-len(row) // translation.WIDTH) * translation.WIDTH
-        (told,) = model.translate(row[None], 3 * wide // 2 + 10)  # as `evaluate` does
-        told = ended(told)
-        shifted = np.array([[spec["start"], *told]], np.int32)
-        alphas = model.alignments(row[None], shifted).values()  # (1, H, T, S) each
-        heads = [np.asarray(alpha)[0] for alpha in alphas]
-        found.append(
-            {
-                "translation": spoken(sentence(told, names["target"])),
-                "source": [names["source"][token] for token in row],
-                "target": [names["target"][token] for token in (*told, spec["end"])],
-                "alpha": np.concatenate(heads).mean(0) if heads else None,
-            }
+    def __init__(self, model, spec: dict[str, Any], vocabularies: dict[str, bytes]):
+        from engram.tasks import translation, translation_metrics
+
+        self._model, self._spec, self._vocabularies = model, spec, vocabularies
+        self._read = translation.normaliser(spec["source_language"], spec["tokens"])
+        self._names = {k: translation.names(one) for k, one in vocabularies.items()}
+        self._spoken = translation_metrics.detokeniser(spec)
+
+    def translated(self, sentences: list[str]) -> list[Translation]:
+        """Returns the translation of each sentence; equally wide ones go together."""
+        from engram.tasks import translation
+        from engram.tasks.translation_metrics import ended, sentence
+
+        read = [self._read(one) for one in sentences]
+        rows = translation.encoded(read, self._vocabularies["source"])
+        found: dict[int, Translation] = {}
+        for places, source in _batches(rows, translation.WIDTH):
+            length = 3 * source.shape[1] // 2 + 10  # as `evaluate` does
+            for place, told in zip(
+                places, self._model.translate(source, length), strict=True
+            ):
+                told = ended(told)
+                text = self._spoken(sentence(told, self._names["target"]))
+                found[place] = Translation(text, rows[place], told)
+        return [found[place] for place in range(len(rows))]
+
+    def attention(
+        self, found: Translation
+    ) -> tuple[list[str], list[str], np.ndarray | None]:
+        """Returns source pieces, target pieces and alpha `(T, S)`, the mean of all heads.
+
+        An end is among the pieces. Alpha is None if the model has no attention.
+        """
+        shifted = np.array([[self._spec["start"], *found.target]], np.int32)
+        alphas = self._model.alignments(found.source[None], shifted).values()
+        heads = [np.asarray(alpha)[0] for alpha in alphas]  # (H, T, S) each
+        return (
+            [self._names["source"][token] for token in found.source],
+            [self._names["target"][n] for n in (*found.target, self._spec["end"])],
+            np.concatenate(heads).mean(0) if heads else None,
         )
-    return found
+
+
+def _batches(
+    rows: list[np.ndarray], width: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields places in `rows` and what stands there, tokens int32 `(B, S)`, 0 behind.
+
+    All sentences of a batch need the same `S`, a multiple of `width`: the longest that a
+    translation may be depends on it.
+    """
+    wide = -(-np.array([len(row) for row in rows]) // width) * width
+    for size in np.unique(wide):
+        (alike,) = np.nonzero(wide == size)
+        most = max(1, TOKENS // size)
+        for places in np.split(alike, range(most, len(alike), most)):
+            padded = [np.pad(rows[n], (0, size - len(rows[n]))) for n in places]
+            yield places, np.stack(padded)
 
 
 def drawn(source: list[str], target: list[str], alpha: np.ndarray) -> list[str]:
