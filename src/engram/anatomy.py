@@ -146,11 +146,13 @@ def table(rows: Rows) -> str:
     for block in (*dict.fromkeys(row.block for row in rows), "all"):
         parts = [row for row in rows if block in (row.block, "all")]
         alone = parts[0].shape if len(parts) == 1 else ""
-        counts = sum(row.neurons for row in parts), sum(row.parameters for row in parts)
-        lines.append((block, "", alone, *map("{:,}".format, counts)))
-        for _, part, shape, *counts in parts if block != "all" else ():
-            if part:
-                lines.append(("", part, shape, *map("{:,}".format, counts)))
+        neurons = sum(row.neurons for row in parts)
+        parameters = sum(row.parameters for row in parts)
+        lines.append((block, "", alone, f"{neurons:,}", f"{parameters:,}"))
+        for row in parts if block != "all" else ():
+            if row.part:
+                counts = f"{row.neurons:,}", f"{row.parameters:,}"
+                lines.append(("", row.part, row.shape, *counts))
     a, b, c, d, e = (max(map(len, column)) for column in zip(*lines, strict=True))
     form = f"{{:{a}}}  {{:{b}}}  {{:{c}}}  {{:>{d}}}  {{:>{e}}}"
     letters = {letter for row in rows for letter in row.shape.split()}
