@@ -19,6 +19,7 @@ STUDIES = [
         "sequential_mnist",
         "rbm_mnist",
         "translation",
+        "multi30k",
     )
 ]
 GROUP = {
