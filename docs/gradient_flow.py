@@ -12,7 +12,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 
@@ -59,8 +58,8 @@ def table(seeds: int = 16) -> list[dict]:
         plain("linear", 1.0, 0.0, seeds),
         plain("relu", 2.0, 0.0, 2 * seeds),
         batch_norm(seeds // 4),
-        residual(30, 1.0, seeds // 2),
-        residual(30, 30**-0.5, seeds // 2),
+        residual(20, 1.0, seeds),
+        residual(20, 20**-0.5, seeds),
     ]
     return [*rows, gated()]
 
@@ -180,3 +179,75 @@ def row(net: str, what: str, expected, measured, error) -> dict:
     """Returns a line of the table."""
     numbers = {"theory": expected, "measured": measured, "error": error}
     return {"net": net, "what": what} | {k: float(v) for k, v in numbers.items()}
+
+
+def digit_nets(depth: int = 20, width: int = 100) -> dict[str, keras.Model]:
+    """Returns nets that read digits, by what they are made of."""
+    glorot, he = keras.initializers.GlorotUniform, keras.initializers.HeNormal
+    return {
+        "sigmoid, Glorot": digit_net(depth, width, "sigmoid", glorot),
+        "tanh, Glorot": digit_net(depth, width, "tanh", glorot),
+        "ReLU, He": digit_net(depth, width, "relu", he),
+        "ReLU, He, batch norm": digit_net(depth, width, "relu", he, norm=True),
+        "ReLU, He, residual, 1/√L": digit_net(depth, width, "relu", he, depth**-0.5),
+    }
+
+
+def digit_net(depth, width, activation, start, residual=0.0, norm=False):
+    """Returns a compiled classifier of digits; its dense layers are `hidden_n`."""
+    h = inputs = keras.Input((64,))
+    for n in range(1, depth + 1):
+        layer = keras.layers.Dense(
+            width, kernel_initializer=start(seed=n), name=f"hidden_{n}"
+        )
+        if residual and n > 1:
+            branch = layer(keras.layers.Activation(activation)(h))
+            h = keras.layers.Add()([h, keras.layers.Rescaling(residual)(branch)])
+            continue
+        h = layer(h)
+        h = keras.layers.BatchNormalization()(h) if norm else h
+        h = h if residual else keras.layers.Activation(activation)(h)
+    model = keras.Model(inputs, keras.layers.Dense(10, name="logits")(h))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def draw() -> Figure:
+    """Returns the picture: a line for each net, the gradient of each layer's weights."""
+    digits = load_digits()
+    x = (digits.data[:IMAGES] / 16 - 0.5).astype(np.float32)
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axis = figure.subplots()
+    colours = ("#b5179e", "#e07b00", "#9aa5b1", "#2b6cb0", "#0b7285")
+    for (name, model), colour in zip(digit_nets().items(), colours, strict=True):
+        calls, found = measures.measure(
+            model, x, digits.target[:IMAGES], training=True, jacobians=False
+        )
+        logs = {
+            one.name: float(log) / math.log(10)
+            for one, log in zip(calls, found["gradient"], strict=True)
+            if one.name.startswith("hidden_")
+        }
+        layers = range(1, len(logs) + 1)
+        axis.plot(layers, list(logs.values()), "o-", color=colour, markersize=3.5)
+        axis.annotate(
+            name,
+            (1, logs["hidden_1"]),
+            (-8, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            color=colour,
+            fontsize=9,
+        )
+    axis.set_xlim(-6, 20.5)
+    axis.set_xticks([1, 5, 10, 15, 20])
+    axis.set_xlabel("layer, 20 is next to the logits", color=INK)
+    axis.set_ylabel("log10 |dL/dW|", color=INK)
+    axis.tick_params(colors=INK)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+if __name__ == "__main__":
+    main()

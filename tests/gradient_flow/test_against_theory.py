@@ -4,6 +4,7 @@ The nets are those of the table in docs/gradient_flow.md.
 """
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,9 @@ def test_a_gru_without_kernels_keeps_sigmoid_of_its_bias_each_step(nets):
     found = nets.gated()
     assert found["measured"] == pytest.approx(found["theory"], abs=1e-6)
     assert found["error"] < 1e-6  # of all entries
+
+
+def test_the_page_has_the_table_that_was_measured(nets):
+    rows = json.loads((nets.DOCS / "gradient_flow.json").read_text())
+    page = (nets.DOCS / "gradient_flow.md").read_text(encoding="utf-8")
+    assert nets.filled(page, rows) == page

@@ -32,29 +32,36 @@ def main(argv: list[str] | None = None) -> None:
         if not path.is_file():
             sys.exit(f"{path}: no such file")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    import tensorflow as tf
+
     from engram.gradient_flow import report
 
     try:
         model = _loaded(given.model)
         x, y = _read(given.data, model, given.rows)
         told = report.probe(model, x, y, spectra=not given.no_spectra)
-    except (ValueError, RuntimeError) as error:
-        sys.exit(str(error))
+    except (ValueError, TypeError, RuntimeError, tf.errors.OpError) as error:
+        sys.exit(" ".join(str(error).split()))
     print(report.text(told))
 
 
 def _loaded(path: Path):
-    """Returns the model of a file.
+    """Returns the model of a file, compiled where its optimizer and loss are known.
 
     Raises:
         ValueError: if Keras cannot load it.
     """
     import keras
 
-    from engram.layers import RBM, STLM  # noqa: F401, registers them
+    from engram import layers
 
+    for name in layers.__all__:
+        getattr(layers, name)  # registers it
     try:
-        return keras.models.load_model(path, safe_mode=True)
+        try:
+            return keras.models.load_model(path, safe_mode=True)
+        except (ValueError, TypeError):
+            return keras.models.load_model(path, compile=False, safe_mode=True)
     except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"{path}: Keras cannot load it in safe mode: {first}") from error

@@ -39,8 +39,8 @@ def probe(model: keras.Model, x, y=None, probes: int = 8, spectra: bool = True) 
     numbers = {name: np.asarray(value, np.float64) for name, value in found.items()}
     loss = numbers.pop("loss", None)
     numbers.pop("cosine", None)
-    for name in (*LOGS, "chi"):
-        if name in numbers and name != "chi":
+    for name in LOGS:
+        if name in numbers:
             log = numbers[name] / math.log(10)
             numbers[name] = np.where(log < NOTHING, -np.inf, log)
     rows = [
