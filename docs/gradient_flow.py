@@ -1,6 +1,6 @@
 """Measures what docs/gradient_flow.md tells: theory beside nets, and a picture.
 
-    python docs/gradient_flow.py     # writes docs/gradient_flow.json and gradient_flow.png
+    python docs/gradient_flow.py     # writes gradient_flow.json and .png
 
 The table has random nets, drawn anew for each seed. The picture has the gradients of nets
 that read scikit-learn's digits, before their first step.
@@ -148,7 +148,7 @@ def residual(depth: int, scale: float, seeds: int, width: int = WIDTH) -> dict:
 
 
 def gated(steps: int = 25, bias: float = 3.0) -> dict:
-    """Returns the state Jacobian's diagonal of a GRU with an update bias and no kernels."""
+    """Returns dh/dh of a GRU with an update bias and no kernels, its first entry."""
     layer = keras.layers.GRU(4)
     layer.build((None, steps, 2))
     for weight in layer.trainable_variables:

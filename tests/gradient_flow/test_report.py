@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from engram.gradient_flow import __main__ as command
-from engram.gradient_flow import over_time, report
+from engram.gradient_flow import over_time, report, verdict
 
 X = np.random.default_rng(1).normal(size=(16, 20)).astype("float32")
 Y = np.arange(16) % 3
@@ -27,7 +27,7 @@ def test_a_deep_net_of_sigmoids_is_told_to_have_lost_its_gradients():
     assert told["depth"] == 13
     assert told["chi"] == pytest.approx(0.0557, rel=0.4)
     assert told["xi"] == pytest.approx(0.35, rel=0.2)
-    words = report.text(told)
+    words = verdict.text(told)
     assert "gradients have vanished: 1e-7" in words
     assert "trainable to about 2 layers" in words
     first, last = told["layers"][0], told["layers"][-2]
@@ -44,10 +44,10 @@ def test_units_that_are_dead_weights_that_are_frozen_and_a_net_that_is_fine():
     model.layers[1].bias.assign(np.full(20, -100.0))
     model.layers[2].trainable = False
     told = report.probe(model, X, Y, spectra=False)
-    words = report.text(told)
+    words = verdict.text(told)
     assert "100% of its units are flat for every row" in words
     assert "no gradient arrives here" in words and "frozen" in words
-    assert "hidden_2  fine" in report.text(report.probe(classifier(2, "tanh"), X))
+    assert "hidden_2  fine" in verdict.text(report.probe(classifier(2, "tanh"), X))
 
 
 def test_singular_values_of_a_wide_net_are_iterated(monkeypatch):

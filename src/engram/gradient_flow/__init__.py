@@ -1,7 +1,7 @@
 """How gradients travel through a model: measured layer by layer, beside the theory.
 
-`GradientFlow` watches a `fit`, `report.probe` looks at a model once, `theory` says what
-to expect. What is measured needs Keras' TensorFlow backend; `theory` needs NumPy alone.
+`GradientFlow` watches a `fit`, `probe` looks at a model once, `theory` says what to
+expect. What is measured needs Keras' TensorFlow backend; `theory` needs NumPy alone.
 """
 
 from typing import TYPE_CHECKING

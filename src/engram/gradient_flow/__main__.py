@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     import tensorflow as tf
 
-    from engram.gradient_flow import report
+    from engram.gradient_flow import report, verdict
 
     try:
         model = _loaded(given.model)
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
         told = report.probe(model, x, y, spectra=not given.no_spectra)
     except (ValueError, TypeError, RuntimeError, tf.errors.OpError) as error:
         sys.exit(" ".join(str(error).split()))
-    print(report.text(told))
+    print(verdict.text(told))
 
 
 def _loaded(path: Path):

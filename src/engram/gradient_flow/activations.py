@@ -49,7 +49,7 @@ def measures(layer, output: tf.Tensor) -> dict[str, tf.Tensor]:
 
 
 def word(layer) -> str:
-    """Returns the name of the function whose values a layer gives out, or an empty one."""
+    """Returns the name of the function whose values a layer gives out, or ""."""
     if isinstance(layer, keras.layers.ReLU):
         plain = not layer.negative_slope and not layer.threshold
         return {None: "relu", 6: "relu6"}.get(layer.max_value, "") if plain else ""

@@ -1,8 +1,8 @@
 """What an optimizer's clipping leaves of gradients.
 
-    clipnorm          g_i * min(1, c / |g_i|)        each weight by itself: another direction
-    global_clipnorm   g * min(1, c / |g|)            all by one factor: the same direction
-    clipvalue         min(max(g, -c), c)             each number by itself
+    clipnorm          g_i * min(1, c / |g_i|)     each weight by itself: another direction
+    global_clipnorm   g * min(1, c / |g|)         all by one factor: the same direction
+    clipvalue         min(max(g, -c), c)          each number by itself
 
 Clipping shortens; what has vanished it leaves as it is.
 """

@@ -110,7 +110,7 @@ def _chi(one, seed, probes):
 
 
 def jacobian(calls, outputs, seed: int, probes: int = 1) -> tf.Tensor:
-    """Returns `ln |dy/dh|_F` of each call's output `h`, root mean square over the rows."""
+    """Returns `ln |dy/dh|_F` of each call's output `h`, root mean square over rows."""
     rows = tf.math.log(tf.cast(tf.shape(outputs[0])[0], tf.float32))
     found = []
     for k in range(probes):

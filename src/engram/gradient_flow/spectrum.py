@@ -87,7 +87,7 @@ def median(push: Product, pull: Product, start: tf.Tensor, image: tf.Tensor) -> 
 
 
 def lanczos(square, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns nodes and weights of the spectrum of a symmetric operator, seen by `start`."""
+    """Returns nodes and weights of a symmetric operator's spectrum, as `start` has it."""
     basis = [start / np.linalg.norm(start)]
     diagonal, beside = [], []
     for _ in range(min(KRYLOV, len(start))):

@@ -198,7 +198,7 @@ def batch_norm(activation: str) -> float:
 
 
 def residual(depth: int, scale: float) -> float:
-    """Returns `ln` of the factor of `depth` blocks `h + scale W relu(h)` on `|gradient|^2`.
+    """Returns `ln` of the factor of blocks `h + scale W relu(h)` on `|gradient|^2`.
 
         depth ln(1 + scale^2)        1 at most for scale = 1 / sqrt(depth), 0 for ReZero
 
@@ -210,6 +210,7 @@ def residual(depth: int, scale: float) -> float:
 def _functions(activation: str) -> tuple[Function, Function]:
     if activation not in ACTIVATIONS:
         raise ValueError(
-            f"`activation` must be one of {', '.join(ACTIVATIONS)}. Received: {activation!r}"
+            f"`activation` must be one of {', '.join(ACTIVATIONS)}."
+            f" Received: {activation!r}"
         )
     return ACTIVATIONS[activation]
