@@ -29,7 +29,7 @@ CASES = (
 
 
 class Clock(keras.callbacks.Callback):
-    """Seconds from the end of the first epoch, in which everything is traced, to the last."""
+    """Seconds of the first epoch, in which everything is traced, and from its end on."""
 
     def on_epoch_end(self, epoch, logs=None):
         now = time.perf_counter()

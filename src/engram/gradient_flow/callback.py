@@ -104,27 +104,23 @@ class GradientFlow(keras.callbacks.Callback):
 
     def _tell(self, found: dict[str, np.ndarray]) -> None:
         step = self._step
-        self.totals.append(
-            {"step": step} | {name: float(found.pop(name)) for name in ("loss", "cosine")}
-        )
+        loss, cosine = float(found.pop("loss")), float(found.pop("cosine"))
+        self.totals.append({"step": step, "loss": loss, "cosine": cosine})
         for name in (*LOGS, "update"):
             if name in found:
                 log = np.asarray(found[name], np.float64) / np.log(10)
                 found[name] = np.where(log < NOTHING, -np.inf, log)
-        rows = [
-            {"step": step, "layer": layer}
-            | {name: float(found[name][n]) for name in found}
-            for n, layer in enumerate(self._names)
-        ]
-        self.rows += rows
+        for n, layer in enumerate(self._names):
+            numbers = {name: float(values[n]) for name, values in found.items()}
+            self.rows.append({"step": step, "layer": layer, **numbers})
         if self.record is not None:
             told = {
-                f"{name}/{row['layer']}": row[name]
-                for row in rows
-                for name in found
-                if np.isfinite(row[name])
+                f"{name}/{layer}": float(values[n])
+                for name, values in found.items()
+                for n, layer in enumerate(self._names)
+                if np.isfinite(values[n])
             }
-            self.record({**told, "gradient_cosine": self.totals[-1]["cosine"]}, step)
+            self.record({**told, "gradient_cosine": cosine}, step)
 
 
 def _ratio(now: list, old: list) -> tf.Tensor:

@@ -95,7 +95,7 @@ def _chi(one, seed, probes):
         return tf.constant(NAN)
     squares = []
     for k in range(probes):
-        u = [
+        u: list[Scaled | None] = [
             chain_rule.scaled(chain_rule.signs(y, seed + 10_000 * k)) for y in one.outputs
         ]
         found, log = chain_rule.vjp(one, u, one.inputs)

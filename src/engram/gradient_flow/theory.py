@@ -84,7 +84,7 @@ def variance(activation: str, sigma_w2: float, sigma_b2: float = 0.0) -> float:
     phi, _ = _functions(activation)
     q = 1.0
     for _ in range(20_000):
-        new = sigma_w2 * mean(lambda z, q=q: phi(math.sqrt(q) * z) ** 2) + sigma_b2
+        new = sigma_w2 * float(DENSITY @ phi(math.sqrt(q) * Z) ** 2) + sigma_b2
         if abs(new - q) < 1e-12 * q:
             return new
         if new > 1e12 or new < 1e-12:
