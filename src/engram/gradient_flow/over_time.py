@@ -59,13 +59,14 @@ def steps(layer, sequences, initial_state=None) -> tuple[list[graph.Call], list]
     """Returns the calls of the cell, one for each step, and the states before the first.
 
     Raises:
-        ValueError: if the layer has no cell with vectors for states.
+        ValueError: if the layer has no cell with vectors for states, or reads no vectors.
     """
     graph.require_tensorflow()
-    if not can_be_told(layer):
+    if not can_be_told(layer) or np.ndim(sequences) != 3:
         raise ValueError(
             "`layer` must be a recurrent layer whose `cell` has vectors for states, such"
-            f" as GRU, LSTM or STLM. Received: {type(layer).__name__!r}"
+            " as GRU, LSTM or STLM, and `sequences` (B, T, F). Received:"
+            f" {type(layer).__name__!r} and {np.shape(sequences)}"
         )
     sequences = tf.cast(sequences, layer.compute_dtype)
     if layer.go_backwards:

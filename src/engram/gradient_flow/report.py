@@ -75,7 +75,8 @@ def _depth(rows: list[Row]) -> Row:
 def _over_time(calls: list[graph.Call]) -> dict[str, np.ndarray]:
     found = {}
     for one in calls:
-        if over_time.can_be_told(one.layer) and one.inputs[0].shape.rank == 3:
+        given = [x.shape.rank for x in one.inputs]
+        if over_time.can_be_told(one.layer) and given == [3, *[2] * (len(given) - 1)]:
             states = one.inputs[1:] or None
             found[one.name] = over_time.gradient_by_lag(one.layer, one.inputs[0], states)
     return found
