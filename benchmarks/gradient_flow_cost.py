@@ -20,7 +20,7 @@ import numpy as np
 from engram import repository
 from engram.gradient_flow import GradientFlow
 
-EVERY, STEPS, ROUNDS, WARM_UP = 50, 500, 9, 1
+EVERY, STEPS, ROUNDS, WARM_UP = 50, 200, 7, 1
 PIXELS, CLASSES = 784, 10
 CASES = (
     {"depth": 3, "width": 256, "batch": 128},

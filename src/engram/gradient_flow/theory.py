@@ -165,7 +165,8 @@ def spread(
 
     Which units pass a gradient on is one and the same draw for every probe `u`, so only
     the second term falls with their number: 5 / width a layer of ReLU for a single one
-    (Hanin & Nica 2018), 1 / width for very many, that is, for the Frobenius norm.
+    (Hanin & Nica 2018), 1 / width for very many, that is, for the Frobenius norm. What
+    `q` itself fluctuates by, which smooth activations feel too, is left out.
 
     Args:
         activation: a word of `ACTIVATIONS`.
