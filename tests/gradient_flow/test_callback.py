@@ -87,6 +87,7 @@ def test_nothing_the_layers_change_is_kept():
         np.testing.assert_array_equal(plain, seen)
 
 
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")  # Keras, of the spare
 def test_several_inputs_shared_layers_frozen_layers_and_unused_weights():
     class Spare(keras.layers.Dense):
         def build(self, shape):
