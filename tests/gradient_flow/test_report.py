@@ -39,6 +39,15 @@ def test_a_deep_net_of_sigmoids_is_told_to_have_lost_its_gradients():
         assert norm < row["top_on"] + np.log(3)
 
 
+def test_a_deep_net_of_large_weights_is_told_to_explode():
+    model = classifier(12, "linear")
+    for layer in model.layers[:-1]:
+        layer.kernel.assign(3 * layer.kernel)
+    words = verdict.text(report.probe(model, X, Y, spectra=False))
+    assert "gradients have exploded: 1e5 of the last layer's" in words
+    assert "strengthens gradients, |g|^2 times" in words
+
+
 def test_units_that_are_dead_weights_that_are_frozen_and_a_net_that_is_fine():
     model = classifier(4, "relu")
     model.layers[1].bias.assign(np.full(20, -100.0))

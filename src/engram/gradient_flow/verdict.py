@@ -9,19 +9,19 @@ from engram.gradient_flow import theory
 
 Row = dict[str, Any]
 
-FAR = 1e3  # a gradient's factor from the strongest or weakest that is worth a word
+FAR = 1e3  # a gradient's factor from the last layer's that is worth a word
 LOW, HIGH = 0.5, 2.0  # of chi: what a single layer may do unnoticed
 MANY = 0.5  # share of a layer that is saturated or dead
 HEAD = "log|dL/dW|  log dL/dh    chi  log|dy/dh|  log top  log med  flat  dead"
 
 
-def verdict(row: Row, strongest: float) -> str:
+def verdict(row: Row, last: float) -> str:
     """Returns in words what is wrong with a layer, or that nothing is.
 
     Args:
         row: one of `layers` of `probe`.
-        strongest: decimal logarithm of the strongest gradient of all layers, of the loss
-            or else of the outputs.
+        last: decimal logarithm of the gradient at the last layer, of the loss or else of
+            the outputs.
     """
     words = []
     signal = _signal(row)
@@ -29,9 +29,13 @@ def verdict(row: Row, strongest: float) -> str:
         return "gives out numbers that are not finite"
     if signal == -math.inf:
         words.append("no gradient arrives here")
-    elif signal < strongest - math.log10(FAR):
+    elif signal < last - math.log10(FAR):
         words.append(
-            f"gradients have vanished: 1e{signal - strongest:.0f} of the strongest"
+            f"gradients have vanished: 1e{signal - last:.0f} of the last layer's"
+        )
+    elif signal > last + math.log10(FAR):
+        words.append(
+            f"gradients have exploded: 1e{signal - last:.0f} of the last layer's"
         )
     if row.get("gradient") == -math.inf and signal > -math.inf:
         words.append("its weights have no gradient")
@@ -51,7 +55,7 @@ def verdict(row: Row, strongest: float) -> str:
 def text(told: Row) -> str:
     """Returns the report as lines of text."""
     rows = told["layers"]
-    strongest = max((s for row in rows if math.isfinite(s := _signal(row))), default=0.0)
+    last = next((s for row in rows[::-1] if math.isfinite(s := _signal(row))), 0.0)
     wide = max(len(row["layer"]) for row in rows)
     lines = [f"{'layer':{wide}}  {HEAD}"]
     for row in rows:
@@ -66,7 +70,7 @@ def text(told: Row) -> str:
             _share(row["dead"]),
         ]
         lines.append(f"{row['layer']:{wide}}  " + "  ".join(cells))
-    lines += ["", *(f"{row['layer']:{wide}}  {verdict(row, strongest)}" for row in rows)]
+    lines += ["", *(f"{row['layer']:{wide}}  {verdict(row, last)}" for row in rows)]
     lines += ["", depth_in_words(told)]
     for name, logs in told["over_time"].items():
         lines.append(f"{name}, over time: {lag_in_words(logs)}")
