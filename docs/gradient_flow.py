@@ -40,8 +40,8 @@ def filled(page: str, rows: list[dict]) -> str:
     _, after = rest.split("<!-- end -->")
     lines = ["| net | what | theory | measured |", "| :-- | :-- | --: | --: |"]
     lines += [
-        f"| {row['net']} | {row['what']} | {row['theory']:.4f} |"
-        f" {row['measured']:.4f} ± {row['error']:.4f} |"
+        f"| {row['net']} | {row['what']} | {row['theory']:.4g} |"
+        f" {row['measured']:.4g} ± {row['error']:.1g} |"
         for row in rows
     ]
     body = "\n".join(["", *lines, "", ""])
@@ -218,7 +218,8 @@ def draw() -> Figure:
     x = (digits.data[:IMAGES] / 16 - 0.5).astype(np.float32)
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axis = figure.subplots()
-    colours = ("#b5179e", "#e07b00", "#9aa5b1", "#2b6cb0", "#0b7285")
+    colours = ("#b5179e", "#e07b00", "#52606d", "#2b6cb0", "#0b7285")
+    ends = []
     for (name, model), colour in zip(digit_nets().items(), colours, strict=True):
         calls, found = measures.measure(
             model, x, digits.target[:IMAGES], training=True, jacobians=False
@@ -230,16 +231,11 @@ def draw() -> Figure:
         }
         layers = range(1, len(logs) + 1)
         axis.plot(layers, list(logs.values()), "o-", color=colour, markersize=3.5)
-        axis.annotate(
-            name,
-            (1, logs["hidden_1"]),
-            (-8, 0),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            color=colour,
-            fontsize=9,
-        )
+        ends.append((logs["hidden_1"], name, colour))
+    place = -math.inf
+    for end, name, colour in sorted(ends):
+        place = max(end, place + 0.75)  # names side by side
+        axis.text(0.5, place, name, ha="right", va="center", color=colour, fontsize=9)
     axis.set_xlim(-6, 20.5)
     axis.set_xticks([1, 5, 10, 15, 20])
     axis.set_xlabel("layer, 20 is next to the logits", color=INK)
