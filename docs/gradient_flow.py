@@ -207,7 +207,9 @@ def digit_net(depth, width, activation, start, residual=0.0, norm=False):
         h = layer(h)
         h = keras.layers.BatchNormalization()(h) if norm else h
         h = h if residual else keras.layers.Activation(activation)(h)
-    model = keras.Model(inputs, keras.layers.Dense(10, name="logits")(h))
+    model = keras.Model(
+        inputs, keras.layers.Dense(10, kernel_initializer=start(seed=0))(h)
+    )
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 
