@@ -16,7 +16,9 @@ def classifier(depth, activation="sigmoid"):
         keras.layers.Dense(20, activation, name=f"hidden_{n}")
         for n in range(1, depth + 1)
     ]
-    model = keras.Sequential([keras.Input((20,)), *layers, keras.layers.Dense(3)])
+    model = keras.Sequential(
+        [keras.Input((20,)), *layers, keras.layers.Dense(3, name="logits")]
+    )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", loss)
     return model
