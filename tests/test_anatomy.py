@@ -42,14 +42,15 @@ def test_a_single_head_of_64_features_over_10_tokens():
 
 
 @pytest.mark.parametrize(
-    "layer",
+    ("kind", "how"),
     [
-        SelfAttention(4, head_dim=6, kv_heads=2, relative=3, use_bias=False),
-        CrossAttention(4, head_dim=6, kv_heads=2),
+        (SelfAttention, {"relative": 3, "use_bias": False}),
+        (CrossAttention, {}),
     ],
     ids=["self", "cross"],
 )
-def test_neurons_of_an_attention_are_the_values_that_it_computes(layer):
+def test_neurons_of_an_attention_are_the_values_that_it_computes(kind, how):
+    layer = kind(4, head_dim=6, kv_heads=2, **how)
     x, memory = draw(T, 8), draw(S, 7)
     both = [x] if isinstance(layer, SelfAttention) else [x, memory]
     y, alpha = layer(*both, return_attention_scores=True)

@@ -77,7 +77,7 @@ def test_a_memory_projected_once_serves_every_step(form, policy):
     given = {"memory_mask": MASK, "return_attention_scores": True}
     y, alpha = layer(x, memory, **given)
     projected = layer.project(memory)
-    assert {one.shape for one in projected} == {(B, S, layer.kv_heads, layer.size)}
+    assert {one.shape for one in projected} == {(B, layer.kv_heads, S, layer.size)}
     assert {one.dtype for one in projected} == {y.dtype}
     tolerance = 1e-5 if policy == "float32" else 0.1
     for rows in (slice(0, 1), slice(1, 2), slice(2, T)):
