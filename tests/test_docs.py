@@ -1,11 +1,12 @@
-"""The examples of docs/attention.md run as they are told."""
+"""The examples of docs/attention.md and docs/gradient_flow.md run as they are told."""
 
 import re
 from pathlib import Path
 
 import numpy as np
 
-PAGE = Path(__file__).parents[1] / "docs/attention.md"
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = DOCS / "attention.md"
 
 
 def test_the_examples_run_one_after_the_other():
@@ -23,3 +24,16 @@ def test_the_examples_run_one_after_the_other():
     exec(step_by_step, names)
     whole = names["decoder"](x, memory, memory_mask=mask)
     np.testing.assert_allclose(names["y"][:, 0], whole[:, -1], rtol=0, atol=1e-5)
+
+
+def test_a_training_is_watched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (DOCS / "gradient_flow.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    names = {}
+    exec(example, names)
+    assert {row["step"] for row in names["flow"].rows} == {0, 50, 100}
+    first = names["flow"].rows[0]
+    assert (first["step"], first["layer"]) == (0, "hidden_1")
+    assert first["gradient"] < -4
+    assert (tmp_path / "gradient.png").stat().st_size > 0

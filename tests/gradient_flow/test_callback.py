@@ -1,0 +1,169 @@
+"""`GradientFlow` in `fit`: what it tells, and that it changes nothing."""
+
+import keras
+import numpy as np
+import pytest
+
+from engram.gradient_flow import GradientFlow
+
+ROWS, WIDE = 32, 6
+X = np.random.default_rng(1).normal(size=(ROWS, WIDE)).astype("float32")
+Y = X[:, :1] * X[:, 1:2]
+
+
+def sequential(*layers, **how):
+    model = keras.Sequential([keras.Input((WIDE,)), *layers, keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.01, **how), "mse")
+    return model
+
+
+def watched(model, x=X, y=Y, every=2, epochs=2, batch_size=8, **how):
+    flow = GradientFlow(x, y, every=every, **how)
+    model.fit(x, y, batch_size, epochs, verbose=0, callbacks=[flow], shuffle=False)
+    return flow
+
+
+def of(flow, measure, layer, step=0):
+    (found,) = (
+        row[measure] for row in flow.rows if (row["layer"], row["step"]) == (layer, step)
+    )
+    return found
+
+
+def test_the_table_is_what_numpy_finds():
+    told = []
+    layers = [keras.layers.Dense(5, "tanh", name="hidden")]
+    model = sequential(*layers, global_clipnorm=1e-3)
+    kernel, bias, out, _ = (np.array(w, "float64") for w in model.get_weights())
+    flow = watched(model, record=lambda numbers, step: told.append((step, numbers)))
+    assert [step for step, _ in told] == [0, 2, 4, 6]
+    assert {row["step"] for row in flow.rows} == {0, 2, 4, 6}
+    h = np.tanh(X @ kernel + bias)
+    asked = 2 * (h @ out - Y) / ROWS @ out.T
+    dz = asked * (1 - h**2)
+    norm = np.sqrt(((X.T @ dz) ** 2).sum() + (dz.sum(0) ** 2).sum())
+    assert of(flow, "gradient", "hidden") == pytest.approx(np.log10(norm), abs=1e-4)
+    signal = np.sqrt((asked**2).mean())
+    assert of(flow, "signal", "hidden") == pytest.approx(np.log10(signal), abs=1e-4)
+    assert of(flow, "mean", "hidden") == pytest.approx(h.mean(), abs=1e-5)
+    assert of(flow, "std", "hidden") == pytest.approx(h.std(), abs=1e-5)
+    flat = 1 - h**2 < 0.05
+    assert of(flow, "saturated", "hidden") == pytest.approx(flat.mean(), abs=1e-6)
+    size = np.log10(np.linalg.norm(out))  # one output: J is a row, any sign is exact
+    assert of(flow, "jacobian", "hidden") == pytest.approx(size, abs=1e-4)
+    both = [of(flow, "clipped", name) for name in ("hidden", model.layers[-1].name)]
+    assert np.sum(10.0 ** (2 * np.array(both))) == pytest.approx(1e-6, rel=1e-3)
+    assert told[0][1]["gradient/hidden"] == of(flow, "gradient", "hidden")
+    assert flow.totals[0]["cosine"] == pytest.approx(1, abs=1e-6)
+    figure = flow.figure("gradient")
+    assert figure.axes[0].images[0].get_array().shape == (2, 4)
+    with pytest.raises(ValueError, match="`measure` must have .* 'size'"):
+        flow.figure("size")
+
+
+def test_the_update_is_what_the_step_did_to_the_weights():
+    model = sequential(keras.layers.Dense(5, name="hidden"))
+    before = [weight.numpy() for weight in model.layers[0].weights]
+    flow = watched(model, epochs=1, batch_size=ROWS)
+    after = [weight.numpy() for weight in model.layers[0].weights]
+    moved, size = (
+        sum((part**2).sum() for part in parts)
+        for parts in ([b - a for a, b in zip(before, after, strict=True)], before)
+    )
+    expected = np.log10(moved / size) / 2
+    assert of(flow, "update", "hidden") == pytest.approx(expected, abs=1e-4)
+
+
+def test_nothing_the_layers_change_is_kept():
+    def trained(callbacks):
+        keras.utils.set_random_seed(3)
+        layers = [keras.layers.Dense(5), keras.layers.BatchNormalization()]
+        model = sequential(*layers, keras.layers.Dropout(0.3))
+        model.fit(X, Y, batch_size=8, epochs=2, verbose=0, callbacks=callbacks)
+        return model.get_weights()
+
+    flow = GradientFlow(X, Y, every=1)
+    for plain, seen in zip(trained([]), trained([flow]), strict=True):
+        np.testing.assert_array_equal(plain, seen)
+
+
+@pytest.mark.filterwarnings("ignore:Gradients do not exist")  # Keras, of the spare
+def test_several_inputs_shared_layers_frozen_layers_and_unused_weights():
+    class Spare(keras.layers.Dense):
+        def build(self, shape):
+            super().build(shape)
+            self.spare = self.add_weight(shape=(2, 2), name="spare")
+
+    a, b = keras.Input((WIDE,), name="a"), keras.Input((WIDE,), name="b")
+    shared = keras.layers.Dense(4, "sigmoid", name="shared")
+    frozen = keras.layers.Dense(4, name="frozen", trainable=False)
+    inner = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(4, name="x")], name="in"
+    )
+    h = inner(keras.layers.Add()([shared(a), frozen(shared(b))]))
+    unheard = keras.layers.Dense(4, name="unheard")(h)
+    outputs = [Spare(1, name="one")(h), keras.layers.Rescaling(0.0)(unheard)]
+    model = keras.Model({"a": a, "b": b}, outputs)
+    model.compile("adam", ["mse", "mse"], steps_per_execution=2)
+    x, y = {"a": X, "b": X[::-1]}, [Y, np.ones((ROWS, 4), "float32")]
+    flow = watched(model, x, y, epochs=1)
+    assert {row["step"] for row in flow.rows} == {0, 2}
+    names = ["shared", "shared:2", "frozen", "add", "in/x", "one", "unheard", "rescaling"]
+    assert len(flow.rows) == 2 * len(names)
+    assert {"shared", "shared:2", "frozen", "in/x", "one"} <= {
+        row["layer"] for row in flow.rows
+    }
+    assert of(flow, "gradient", "shared") == of(flow, "gradient", "shared:2") > -4
+    assert np.isnan(of(flow, "gradient", "frozen"))
+    assert of(flow, "gradient", "unheard") == -np.inf
+    assert np.isfinite(of(flow, "gradient", "one"))
+
+
+def test_mixed_precision_does_not_underflow_on_the_way():
+    half = [keras.layers.Dense(6, "sigmoid", dtype="mixed_float16") for _ in range(12)]
+    full = [keras.layers.Dense(6, "sigmoid") for _ in range(12)]
+    model, reference = sequential(*half), sequential(*full)
+    reference.set_weights(model.get_weights())
+    found, expected = (
+        of(watched(one, epochs=1), "gradient", layers[0].name)
+        for one, layers in ((model, half), (reference, full))
+    )
+    assert expected < -7.5  # float16 ends at 6e-8
+    assert found == pytest.approx(expected, abs=0.1)
+
+
+def test_recurrent_layers_and_tokens():
+    model = keras.Sequential(
+        [
+            keras.Input((5,), dtype="int32"),
+            keras.layers.Embedding(9, 4, mask_zero=True, name="pieces"),
+            keras.layers.LSTM(4, name="memory"),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile("sgd", "mse")
+    tokens = np.random.default_rng(1).integers(0, 9, (ROWS, 5))
+    flow = watched(model, tokens, every=100, epochs=1)
+    assert np.isfinite(
+        [of(flow, "gradient", name) for name in ("pieces", "memory")]
+    ).all()
+
+
+def test_what_cannot_be_measured_is_said(monkeypatch):
+    class Code(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.layer = keras.layers.Dense(1)
+
+        def call(self, x):
+            return self.layer(x)
+
+    model = Code()
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="`model` must be .* 'Code'"):
+        watched(model)
+    with pytest.raises(ValueError, match="`every` must be at least 1. Received: 0"):
+        GradientFlow(X, Y, every=0)
+    monkeypatch.setattr(keras.config, "backend", lambda: "jax")
+    with pytest.raises(RuntimeError, match="KERAS_BACKEND=tensorflow. Received: 'jax'"):
+        GradientFlow(X, Y)
