@@ -25,8 +25,7 @@ class GradientFlow(keras.callbacks.Callback):
     `steps_per_execution`).
 
     Args:
-        x: inputs of the batch; 64 rows are enough. As many as a step trains on cost
-            about what two or three steps do.
+        x: inputs of the batch; 64 rows are enough.
         y: its targets.
         every: int, steps from one look to the next.
         record: function of a dict of numbers and the step, such as
