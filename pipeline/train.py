@@ -16,9 +16,11 @@ def main(name: str) -> None:
     block = experiment["train"]
     prepared, out = Path("data/prepared", experiment["dataset"]), Path("runs", name)
     spec = json.loads((prepared / "spec.json").read_text())
-    batches = functools.partial(
-        tasks.task(experiment["task"]).batches, prepared, batch_size=block["batch_size"]
-    )
+    task = tasks.task(experiment["task"])
+    batches = functools.partial(task.batches, prepared, batch_size=block["batch_size"])
+    watch = None
+    if hasattr(task, "watch"):
+        watch = functools.partial(task.watch, prepared=prepared)
 
     def build(learning_rate, seed):
         word, start = experiment["model"], Path(experiment["start"])
@@ -38,7 +40,7 @@ def main(name: str) -> None:
 
     how = training.settings(experiment["start"], block)
     try:
-        trained = training.train(build, batches, how, block["seeds"], recorder)
+        trained = training.train(build, batches, how, block["seeds"], recorder, watch)
     except training.Diverged as error:
         sys.exit(f"train {name}: {error}")
 

@@ -127,6 +127,58 @@ def test_the_weights_of_the_best_epoch_are_kept(prepared):
     assert one.model.evaluate(held, verbose=0) == pytest.approx(min(losses), rel=1e-5)
 
 
+def _weights_by_epoch(folder, **changes):
+    """Trains as `changes` say; returns what it gives and the weights after each epoch."""
+    seen = []
+
+    def watch(model):
+        seen.append(model.get_weights())
+        return {"largest": float(np.abs(seen[-1][0]).max())}, {"word": ["one", "two"]}
+
+    recorder = Recorder()
+    spec = json.loads((folder / "spec.json").read_text())
+
+    def build(learning_rate, seed):
+        return models.build("mlp", spec, learning_rate, units=8)
+
+    batches = functools.partial(forecasting.batches, folder, batch_size=16)
+    how = _settings(rates=[0.02], epochs=5, stop_after=5, **changes)
+    (one,) = training.train(build, batches, how, [1], recorder, watch)
+    return one, seen, recorder.runs[0].points
+
+
+def test_the_mean_of_the_last_epochs_is_kept_when_asked(prepared):
+    one, seen, _ = _weights_by_epoch(prepared, average=3)
+    for kept, *epochs in zip(one.model.get_weights(), *seen, strict=True):
+        wanted = np.mean([weight.astype(np.float64) for weight in epochs[2:]], axis=0)
+        np.testing.assert_allclose(kept, wanted, rtol=1e-6, atol=1e-9)
+        assert np.any(kept != epochs[-1])
+    held = forecasting.batches(prepared, "validation", batch_size=16)
+    assert one.model.evaluate(held, verbose=0) == pytest.approx(one.held_loss, rel=1e-6)
+    assert one.best_epoch == 5
+
+
+def test_averaging_goes_on_in_a_refit(prepared, tmp_path):
+    how = _settings(epochs=3, stop_after=3, average=2, decay="inverse_sqrt", warmup=4)
+    kept = training.chosen(how, _train(prepared, how))
+    start = tmp_path / "chosen.json"
+    start.write_text(json.dumps(kept))
+    refit = training.settings(str(start), {"jit_compile": False, "strategy": "auto"})
+    assert (refit.decay, refit.warmup, refit.average) == ("inverse_sqrt", 4, 2)
+    (one,) = _train(prepared, refit)
+    assert one.best_epoch == 3 and np.isnan(one.held_loss)
+
+
+def test_what_is_watched_between_epochs_is_recorded_and_changes_nothing(prepared):
+    one, seen, (*points, _) = _weights_by_epoch(prepared)
+    (alone,) = _train(prepared, _settings(rates=[0.02], epochs=5, stop_after=5))
+    assert one.history == alone.history and not any(_differ(one, alone))
+    for (metrics, epoch, table), weights in zip(points, seen, strict=True):
+        assert metrics["largest"] == float(np.abs(weights[0]).max())
+        assert table == {"word": ["one", "two"]}
+        assert metrics["loss"] == one.history["loss"][epoch - 1]
+
+
 def test_the_rate_that_is_best_for_the_first_seed_is_used_for_the_others(prepared):
     recorder = Recorder()
     how = _settings(rates=[1e-6, 0.01, 1e-5])
@@ -143,9 +195,9 @@ def test_every_epoch_is_recorded_with_its_losses(prepared):
     *points, (size, last) = recorder.runs[0].points
     assert size == {"parameters": one.model.count_params(), "seconds": one.seconds}
     assert last == 3
-    assert [epoch for _, epoch in points] == [1, 2, 3]
+    assert [epoch for _, epoch, _ in points] == [1, 2, 3]
     for name in ("loss", "val_loss"):
-        assert [losses[name] for losses, _ in points] == one.history[name]
+        assert [losses[name] for losses, *_ in points] == one.history[name]
 
 
 def test_the_learning_rate_falls_to_zero_over_the_epochs(prepared):
@@ -171,7 +223,13 @@ def test_a_refit_trains_on_both_parts_as_its_namesake_chose(prepared, tmp_path):
     trained = _train(prepared, how, (1, 2))
     kept = training.chosen(how, trained)
     best = (trained[0].best_epoch + trained[1].best_epoch) / 2
-    assert kept == {"learning_rate": 0.02, "epochs": 6, "stop_after": round(best)}
+    path = {"decay": "cosine", "warmup": 0, "average": 0}
+    assert kept == {
+        "learning_rate": 0.02,
+        "epochs": 6,
+        "stop_after": round(best),
+        **path,
+    }
 
     kept["stop_after"] = 2
     start = tmp_path / "chosen.json"

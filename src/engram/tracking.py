@@ -44,8 +44,10 @@ def run(
     params: dict[str, Any],
     tags: dict[str, Any],
     spec: dict[str, Any],
-) -> Iterator[tuple[str, Callable[[dict[str, float], int], None]]]:
-    """Opens a run and yields its id and `record(metrics, step)`.
+) -> Iterator[tuple[str, Callable[..., None]]]:
+    """Opens a run and yields its id and `record(metrics, step, table=None)`.
+
+    The columns of a table go under those of the steps before, in `samples.json`.
 
     An exception inside marks the run FAILED and goes on its way.
 
@@ -146,8 +148,13 @@ def store() -> str | None:
     return None if STORE_OF_ONES_OWN else mlflow.get_tracking_uri()
 
 
-def _record(metrics: dict[str, float], step: int) -> None:
+def _record(
+    metrics: dict[str, float], step: int, table: dict[str, list[str]] | None = None
+) -> None:
     mlflow.log_metrics(metrics, step=step)  # one batch per epoch
+    if table:
+        rows = len(next(iter(table.values())))
+        mlflow.log_table({"epoch": [step] * rows, **table}, "samples.json")
 
 
 def _open_store(group: str) -> None:

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from engram import distribution
+from engram import distribution, schedules
 
 Build = Callable[[Any, int], keras.Model]  # learning rate, seed -> compiled model
 Batches = Callable[..., tf.data.Dataset]  # part, seed=None -> data
-Record = Callable[[dict[str, float], int], None]  # metrics, step
+Seen = tuple[dict[str, float], dict[str, list[str]]]  # metrics, columns of a table
+Watch = Callable[[keras.Model], Seen]  # what to see of a model between epochs
+Record = Callable[..., None]  # metrics, step, columns of a table or nothing
 Recorder = Callable[[int, float], AbstractContextManager[tuple[str, Record]]]
 
 
@@ -36,6 +39,9 @@ class Settings:
         stop_after: epochs to train, at most `epochs`.
         jit_compile: whether XLA compiles the training step.
         strategy: a word of `distribution.strategy`.
+        decay: a word of `schedules.schedule`.
+        warmup: steps over which the learning rate rises, or 0.
+        average: how many of the last epochs' weights are averaged, or 0.
     """
 
     parts: tuple[str, str | None]
@@ -44,6 +50,9 @@ class Settings:
     stop_after: int
     jit_compile: bool
     strategy: str
+    decay: str = "cosine"
+    warmup: int = 0
+    average: int = 0
 
 
 @dataclasses.dataclass
@@ -57,6 +66,7 @@ class Trained:
     model: keras.Model
     history: dict[str, list[float]]
     best_epoch: int
+    held_loss: float  # on validation, of the weights kept; NaN without validation
     seconds: float
 
     def about(self) -> dict[str, Any]:
@@ -76,8 +86,10 @@ def settings(start: str, block: dict[str, Any]) -> Settings:
         block: the experiment's `train` block.
     """
     words = {key: block[key] for key in ("jit_compile", "strategy")}
+    path = ("decay", "warmup", "average")  # that the rate and the weights take
     if start.endswith("chosen.json"):
         chosen = json.loads(Path(start).read_text())
+        words |= {key: chosen[key] for key in path if key in chosen}
         return Settings(
             parts=("train+validation", None),
             rates=[chosen["learning_rate"]],
@@ -86,6 +98,7 @@ def settings(start: str, block: dict[str, Any]) -> Settings:
             **words,
         )
     rates = block["learning_rate"]
+    words |= {key: block[key] for key in path if key in block}
     return Settings(
         parts=("train", "validation"),
         rates=rates if isinstance(rates, list) else [rates],
@@ -96,12 +109,18 @@ def settings(start: str, block: dict[str, Any]) -> Settings:
 
 
 def train(
-    build: Build, batches: Batches, how: Settings, seeds: list[int], recorder: Recorder
+    build: Build,
+    batches: Batches,
+    how: Settings,
+    seeds: list[int],
+    recorder: Recorder,
+    watch: Watch | None = None,
 ) -> list[Trained]:
     """Returns one trained model per seed.
 
     Every rate of `how.rates` is tried with the first seed; the one with the lowest
-    validation loss is used for the others.
+    validation loss is used for the others. What `watch` sees after each epoch is
+    recorded.
     """
     if not how.jit_compile:
         # XLA's steps repeat bit for bit on a CPU as they are, and Keras would turn XLA
@@ -110,10 +129,10 @@ def train(
 
     def one(seed: int, rate: float) -> Trained:
         with recorder(seed, rate) as (run_id, record):
-            return _fit(build, batches, how, seed, rate, run_id, record)
+            return _fit(build, batches, how, seed, rate, run_id, Curves(record, watch))
 
     first = [one(seeds[0], rate) for rate in how.rates]
-    best = min(first, key=_chosen_loss) if len(first) > 1 else first[0]
+    best = min(first, key=lambda one: one.held_loss) if len(first) > 1 else first[0]
     return [best, *(one(seed, best.rate) for seed in seeds[1:])]
 
 
@@ -124,6 +143,7 @@ def chosen(how: Settings, trained: list[Trained]) -> dict[str, Any]:
         "learning_rate": trained[0].rate,
         "epochs": how.epochs,
         "stop_after": round(best),
+        **{key: getattr(how, key) for key in ("decay", "warmup", "average")},
     }
 
 
@@ -140,19 +160,22 @@ def _fit(
     seed: int,
     rate: float,
     run_id: str,
-    record: Record,
+    curves: "Curves",
 ) -> Trained:
     keras.utils.set_random_seed(seed)
     fitted, held = how.parts
     data = batches(fitted, seed=seed)
     validation = batches(held) if held else None
     steps = how.epochs * int(data.cardinality())
+    rates = schedules.schedule(how.decay, rate, steps, how.warmup)
     with distribution.strategy(how.strategy).scope():
-        model = build(keras.optimizers.schedules.CosineDecay(rate, steps), seed)
+        model = build(rates, seed)
     model.jit_compile = how.jit_compile
     distribution.build(model, batches(fitted))
-    callbacks: list[keras.callbacks.Callback] = [StopIfDiverged(), Curves(record)]
-    if held:
+    callbacks: list[keras.callbacks.Callback] = [StopIfDiverged(), curves]
+    if how.average:
+        callbacks.append(MeanOfEpochs(how.stop_after - how.average + 1))
+    elif held:
         # Never stops early: the schedule runs to its end, the best epoch is kept.
         callbacks.append(
             keras.callbacks.EarlyStopping(
@@ -169,15 +192,17 @@ def _fit(
         verbose="auto" if sys.stdout.isatty() else 2,  # a line per epoch in a log file
     ).history
     seconds = time.perf_counter() - began
+    best_epoch, held_loss = how.stop_after, math.nan
+    if held and how.average:
+        held_loss = model.evaluate(validation, verbose=0, return_dict=True)["loss"]
+    elif held:
+        held_loss = min(history["val_loss"])
+        best_epoch = 1 + history["val_loss"].index(held_loss)
     size = {"parameters": model.count_params(), "seconds": seconds}
-    record(size, how.stop_after)
-    losses = history.get("val_loss", history["loss"])
-    best_epoch = 1 + losses.index(min(losses)) if held else how.stop_after
-    return Trained(seed, rate, fitted, run_id, model, history, best_epoch, seconds)
-
-
-def _chosen_loss(trained: Trained) -> float:
-    return trained.history["val_loss"][trained.best_epoch - 1]
+    curves.record(size, how.stop_after)
+    return Trained(
+        seed, rate, fitted, run_id, model, history, best_epoch, held_loss, seconds
+    )
 
 
 class StopIfDiverged(keras.callbacks.Callback):
@@ -199,12 +224,37 @@ class StopIfDiverged(keras.callbacks.Callback):
 
 
 class Curves(keras.callbacks.Callback):
-    """Hands the losses of every epoch to `record`."""
+    """Hands the losses of every epoch to `record`, and what `watch` sees of the model."""
 
-    def __init__(self, record: Record):
+    def __init__(self, record: Record, watch: Watch | None):
         super().__init__()
-        self._record = record
+        self.record, self._watch = record, watch
 
     def on_epoch_end(self, epoch, logs=None):
         losses = {name: float(value) for name, value in (logs or {}).items()}
-        self._record(losses, epoch + 1)
+        seen, table = self._watch(self.model) if self._watch else ({}, None)
+        self.record(losses | seen, epoch + 1, table)
+
+
+class MeanOfEpochs(keras.callbacks.Callback):
+    """Leaves the mean of the weights at the ends of the epochs from `first` on.
+
+    Reference:
+        - Vaswani et al. 2017, Attention Is All You Need, section 6.1, arXiv:1706.03762
+    """
+
+    def __init__(self, first: int):
+        super().__init__()
+        self._first, self._epochs = first, 0
+        self._sums: list[np.ndarray] = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 < self._first:
+            return
+        weights = [weight.astype(np.float64) for weight in self.model.get_weights()]
+        sums = self._sums or [np.zeros_like(weight) for weight in weights]
+        self._sums = [total + one for total, one in zip(sums, weights, strict=True)]
+        self._epochs += 1
+
+    def on_train_end(self, logs=None):
+        self.model.set_weights([total / self._epochs for total in self._sums])

@@ -139,7 +139,8 @@ class TextTranslator:
     def translated(self, sentences: list[str]) -> list[Translation]:
         """Returns the translation of each sentence; equally wide ones go together."""
         from engram.tasks import translation
-        from engram.tasks.translation_metrics import ended, sentence
+        from engram.tasks.translation import sentence
+        from engram.tasks.translation_metrics import ended
 
         read = [self._read(one) for one in sentences]
         rows = translation.encoded(read, self._vocabularies["source"])

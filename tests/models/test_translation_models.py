@@ -22,7 +22,7 @@ SPEC = {
     "start": 1,
     "end": 2,
 }
-FORM = {"width": 16, "dropout": 0.0, "smoothing": 0.0, "warmup": 1, "beam": 1}
+FORM = {"width": 16, "dropout": 0.0, "smoothing": 0.0, "beam": 1}
 FORM |= {"length_penalty": 0.6}
 TRANSFORMER = {"depth": 2, "heads": 2, "feedforward": 32, "norm": "post"}
 SEQ2SEQ = {"cell": "gru", "attention": "bahdanau", "units": 8, "own_words": 0.0}
@@ -142,7 +142,7 @@ def test_saved_it_comes_back_in_a_fresh_process(kind, tmp_path):
 @pytest.mark.parametrize("kind", [KINDS[0], KINDS[3]], ids=["transformer", "gru"])
 def test_it_learns_to_read_backwards(kind):
     source, shifted, target = reversals(2000, seed=1)
-    model = built(*kind, learning_rate=0.005, width=32, beam=3, warmup=20)
+    model = built(*kind, learning_rate=0.005, width=32, beam=3)
     model.fit(
         (source, shifted),
         target,
@@ -238,17 +238,6 @@ def test_the_gradient_of_the_loss_is_what_is_told_less_what_is_wanted(smoothing)
         loss = translation.SmoothedCrossEntropy(smoothing)(y, given, sample_weight=weight)
     expected = weight[..., None] * (p - q) / weight.sum()
     np.testing.assert_allclose(tape.gradient(loss, given), expected, rtol=0, atol=1e-6)
-
-
-def test_a_warmed_up_rate_rises_and_then_follows_its_schedule():
-    cosine = keras.optimizers.schedules.CosineDecay(0.5, 100)
-    warmed = translation.WarmedUp(cosine, 10)
-    again = translation.WarmedUp.from_config(warmed.get_config())
-    for step, share in ((0, 0.1), (4, 0.5), (9, 1), (50, 1)):
-        wanted = share * float(cosine(step))
-        assert float(warmed(step)) == pytest.approx(wanted, rel=1e-6)
-        assert float(again(step)) == pytest.approx(wanted, rel=1e-6)
-    assert float(translation.WarmedUp(0.3, 3)(1)) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("kind", [Transformer, Seq2Seq])

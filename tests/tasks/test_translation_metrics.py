@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from engram import bootstrap
+from engram.tasks.translation import diagonality, entropy, sentence
 from engram.tasks.translation_metrics import (
     BLOCK,
     Answer,
@@ -14,11 +15,8 @@ from engram.tasks.translation_metrics import (
     ask,
     attention,
     by_words,
-    diagonality,
     ended,
-    entropy,
     measure,
-    sentence,
     shown,
     texts,
     words,

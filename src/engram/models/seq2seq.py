@@ -22,7 +22,6 @@ def build(
     dropout,
     own_words,
     smoothing,
-    warmup,
     beam,
     length_penalty,
 ):
@@ -39,7 +38,6 @@ def build(
         own_words: float in [0, 1), share of the decoder's inputs in training that are
             its own guesses and not the true pieces.
         smoothing: float in [0, 1), of the loss.
-        warmup: int, steps over which the learning rate rises.
         beam: int, hypotheses that a search keeps.
         length_penalty: float, exponent of a hypothesis' length in the search.
     """
@@ -54,8 +52,7 @@ def build(
         length_penalty=length_penalty,
         **translation.sizes(spec),
     )
-    schedule = translation.WarmedUp(learning_rate, warmup)
-    return translation.compiled(model, schedule, smoothing)
+    return translation.compiled(model, learning_rate, smoothing)
 
 
 @keras.saving.register_keras_serializable(package="engram")

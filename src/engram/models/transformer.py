@@ -20,7 +20,6 @@ def build(
     norm,
     dropout,
     smoothing,
-    warmup,
     beam,
     length_penalty,
 ):
@@ -36,7 +35,6 @@ def build(
         norm: `"post"` or `"pre"`, layer normalisation after each sum or before each part.
         dropout: float in [0, 1), of embeddings and of what each part adds.
         smoothing: float in [0, 1), of the loss.
-        warmup: int, steps over which the learning rate rises.
         beam: int, hypotheses that a search keeps.
         length_penalty: float, exponent of a hypothesis' length in the search.
     """
@@ -51,8 +49,7 @@ def build(
         length_penalty=length_penalty,
         **translation.sizes(spec),
     )
-    schedule = translation.WarmedUp(learning_rate, warmup)
-    return translation.compiled(model, schedule, smoothing)
+    return translation.compiled(model, learning_rate, smoothing)
 
 
 @keras.saving.register_keras_serializable(package="engram")

@@ -105,7 +105,6 @@ class Translation(Block):
     width: Positive
     dropout: Annotated[float, Field(ge=0, lt=1)]
     smoothing: Annotated[float, Field(ge=0, lt=1)]
-    warmup: Positive
     beam: Positive
     length_penalty: Annotated[float, Field(ge=0)]
 

@@ -16,7 +16,11 @@ def _listed(value: Any) -> Any:
 
 
 class Training(Block):
-    """How an experiment trains; a list of rates is tried in turn on validation."""
+    """How an experiment trains; a list of rates is tried in turn on validation.
+
+    Without `decay` the rate falls as a cosine, without `warmup` it begins at its highest,
+    and without `average` the weights of the best epoch are kept.
+    """
 
     epochs: Positive
     batch_size: Positive
@@ -24,6 +28,20 @@ class Training(Block):
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     strategy: Literal["auto", "one_device", "mirrored"]
     jit_compile: bool
+    decay: Literal["cosine", "inverse_sqrt"] = "cosine"
+    warmup: Positive | None = None  # steps
+    average: Annotated[int, Field(ge=2)] | None = None  # epochs, the last ones
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Training":
+        if self.decay == "inverse_sqrt" and not self.warmup:
+            raise ValueError("decay inverse_sqrt needs `warmup`. Received: none")
+        if self.average and self.average > self.epochs:
+            raise ValueError(
+                f"average must be at most {self.epochs}, the epochs."
+                f" Received: {self.average}"
+            )
+        return self
 
 
 class Refit(Block):

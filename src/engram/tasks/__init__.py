@@ -1,6 +1,7 @@
 """Tasks: what a kind of problem needs, in the order of the flow.
 
-Each task is a module with four functions: `prepare`, `batches`, `evaluate`, `figures`.
+Each task is a module with four functions: `prepare`, `batches`, `evaluate`, `figures`,
+and perhaps a fifth, `watch`, that looks at a model between epochs.
 """
 
 from types import ModuleType

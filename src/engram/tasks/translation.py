@@ -2,6 +2,7 @@
 
     prepare   data/raw/<dataset>       -> tokens, vocabularies, text.json, spec.json
     batches   data/prepared/<dataset>  -> tf.data of one part's pairs of sentences
+    watch     a model between epochs   -> where attention looks, sentences it writes
     evaluate  models + test part       -> BLEU, chrF, exact sentences, alignment error
     figures   what evaluate found      -> pictures, and alignments as page and numbers
 
@@ -28,6 +29,7 @@ REPORTED = ("metrics", "std", "headline", "sort_by", "better", "unit", "fingerpr
 SIDES, PARTS = ("source", "target"), ("train", "validation", "test")
 PADDING, START, END, UNKNOWN = range(4)
 MARK = "▁"  # SentencePiece puts it before a word
+WATCHED = (1024, 8)  # tokens that attention is watched at, and sentences that are written
 WIDTH = 8  # batches are a multiple of it wide, so that few shapes are compiled
 KNOWN = {
     "vocabulary": ("shared", "separate"),
@@ -241,6 +243,12 @@ def names(model: bytes) -> list[str]:
     return [processor.id_to_piece(n) for n in range(processor.get_piece_size())]
 
 
+def sentence(tokens: np.ndarray, pieces: list[str]) -> str:
+    """Returns the words that tokens stand for; special ones are not spoken."""
+    spoken = "".join(pieces[token] for token in tokens if token > END)
+    return " ".join(spoken.replace(MARK, " ").split())
+
+
 def _written(
     out: Path, rows: dict[str, Rows], learned: dict[str, bytes], text: str
 ) -> str:
@@ -351,6 +359,48 @@ def packed(
 def _wide(sentences: Rows) -> np.ndarray:
     """Returns the width of each sentence, a multiple of `WIDTH`."""
     return -(-np.array([len(one) for one in sentences]) // WIDTH) * WIDTH
+
+
+def watch(
+    model: "keras.Model", prepared: Path
+) -> tuple[dict[str, float], dict[str, list[str]]]:
+    """Returns what a model is like between two epochs, by validation sentences.
+
+    Returns:
+        Of each head of each attention `entropy/...` and `diagonality/...`, means over
+        the target tokens of a batch of middling length; and a table of sentences.
+    """
+    text = json.loads((prepared / "text.json").read_text(encoding="utf-8"))["validation"]
+    order, cuts, _ = packed(prepared, "validation", WATCHED[0])
+    middle = len(cuts) // 2
+    data = batches(prepared, "validation", WATCHED[0]).skip(middle).take(1)
+    (((source, shifted), target, _),) = data.as_numpy_iterator()
+    sizes = [(side != PADDING).sum(1) for side in (target, source)]  # T, S of each
+    seen, steps = {}, int(sizes[0].sum())
+    for name, alpha in model.alignments(source, shifted).items():
+        own = [a[:, :t, :s] for a, t, s in zip(np.asarray(alpha), *sizes, strict=True)]
+        for measure in (entropy, diagonality):
+            means = np.sum([measure(a).sum(-1) for a in own], axis=0) / steps  # (H,)
+            for head, mean in enumerate(means.tolist(), start=1):
+                seen[f"{measure.__name__}/{name}/head_{head}"] = mean
+    source = source[: WATCHED[1]]
+    told = np.asarray(model.translate(source, 3 * source.shape[1] // 2 + 10))
+    pieces = names((prepared / "target.model").read_bytes())
+    pairs = [text[n] for n in order[cuts[middle] :][: len(source)]]
+    table = {side: [pair[side] for pair in pairs] for side in SIDES}
+    return seen, {**table, "told": [sentence(row, pieces) for row in told]}
+
+
+def entropy(alpha: np.ndarray) -> np.ndarray:
+    """Returns the entropy `(..., T)` of alpha `(..., T, S)`, in nats."""
+    alpha = alpha.astype(np.float64)
+    return -(alpha * np.log(np.where(alpha > 0, alpha, 1))).sum(-1)
+
+
+def diagonality(alpha: np.ndarray) -> np.ndarray:
+    """Returns how near the diagonal alpha `(..., T, S)` looks, `(..., T)`, 1 if on it."""
+    down, across = ((np.arange(n) + 0.5) / n for n in alpha.shape[-2:])
+    return 1 - (alpha * np.abs(down[:, None] - across)).sum(-1)
 
 
 def evaluate(

@@ -33,7 +33,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
-from engram.tasks.translation import END, MARK, PADDING, START, Pair
+from engram.tasks.translation import (
+    END,
+    MARK,
+    PADDING,
+    START,
+    Pair,
+    diagonality,
+    entropy,
+    sentence,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -144,12 +153,6 @@ def deviation(values: list[float]) -> float | None:
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def sentence(tokens: np.ndarray, pieces: list[str]) -> str:
-    """Returns the words that tokens stand for; special ones are not spoken."""
-    spoken = "".join(pieces[token] for token in tokens if token > END)
-    return " ".join(spoken.replace(MARK, " ").split())
-
-
 def detokeniser(spec: dict[str, Any]) -> Callable[[str], str]:
     """Returns a function from words as prepared to text as people write it."""
     if spec["tokens"] == "plain":
@@ -249,18 +252,6 @@ def by_words(alpha: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.nd
     of_target = np.eye(target[-1] + 1)[target]  # (T - 1, target words)
     summed = alpha[:-1, :-1].astype(np.float64) @ of_source
     return (of_target / of_target.sum(0)).T @ summed
-
-
-def entropy(alpha: np.ndarray) -> np.ndarray:
-    """Returns the entropy `(..., T)` of alpha `(..., T, S)`, in nats."""
-    alpha = alpha.astype(np.float64)
-    return -(alpha * np.log(np.where(alpha > 0, alpha, 1))).sum(-1)
-
-
-def diagonality(alpha: np.ndarray) -> np.ndarray:
-    """Returns how near the diagonal alpha `(..., T, S)` looks, `(..., T)`, 1 if on it."""
-    down, across = ((np.arange(n) + 0.5) / n for n in alpha.shape[-2:])
-    return 1 - (alpha * np.abs(down[:, None] - across)).sum(-1)
 
 
 def sums(alpha: np.ndarray) -> np.ndarray:
