@@ -55,6 +55,13 @@ def fault(tmp_path):
     return refused
 
 
+def test_words_of_training_that_need_each_other_are_checked(tour, stlm, fault):
+    stlm["train"] |= {"decay": "inverse_sqrt"}
+    assert "decay inverse_sqrt needs `warmup`. Received: none" in fault(tour)
+    stlm["train"] |= {"warmup": 10, "average": 11}
+    assert "average must be at most 10, the epochs. Received: 11" in fault(tour)
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.parent.name)
 def test_load_returns_the_values_of_the_file_and_no_default(file):
     # `repr`, for 1 == 1.0 == True
@@ -134,6 +141,9 @@ def test_a_misspelt_key_of_a_published_number_names_the_nearest_one(tour, fault)
         ("train", "learning_rate", "0.003"),
         ("train", "learning_rate", True),
         ("train", "learning_rate", float("nan")),
+        ("train", "decay", "linear"),
+        ("train", "warmup", 0),
+        ("train", "average", 1),
         ("train", "seeds", []),
         ("train", "seeds", [-1]),
         ("train", "seeds", 1),

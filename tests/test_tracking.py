@@ -149,6 +149,16 @@ def test_curves_have_a_point_for_each_step(root, finished):
     assert _curve(finished, "val_loss") == [(1, 0.75), (2, 0.5)]
 
 
+@pytest.mark.filterwarnings("ignore:For backward compatibility")  # MLflow asks pandas
+def test_samples_of_all_steps_make_one_table(root):
+    with tracking.run("toy seed 2", "ring", PARAMS, {}, SPEC) as (run_id, record):
+        record({"loss": 0.5}, 1, {"source": ["a", "b"], "told": ["x", ""]})
+        record({"loss": 0.4}, 2, {"source": ["a", "b"], "told": ["x", "y"]})
+    found = json.loads(_artifacts(root, run_id)["samples.json"].read_text())
+    assert found["columns"] == ["epoch", "source", "told"]
+    assert found["data"] == [[1, "a", "x"], [1, "b", ""], [2, "a", "x"], [2, "b", "y"]]
+
+
 def test_system_metrics_are_recorded_while_a_run_is_open(root, monkeypatch):
     asked = []
     start = mlflow.start_run

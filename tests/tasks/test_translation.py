@@ -486,6 +486,40 @@ def test_a_model_that_does_not_attend_has_neither_error_nor_alignments(made, tmp
     assert names == ["scores_by_length.png"]
 
 
+def test_watching_tells_where_each_head_looks_and_what_is_written(made):
+    out = made(kind="word", pieces=11)  # a token each word
+
+    class Looks(Knows):
+        """Head 1 looks at the word it translates, head 2 at all words alike."""
+
+        def translate(self, source, length):
+            return np.pad(source, ((0, 0), (0, length - source.shape[1])))
+
+        def alignments(self, source, shifted):
+            alpha = super().alignments(source, shifted)["decoder_1"]
+            seen = source != 0
+            alpha[:, 1] = (seen / seen.sum(1, keepdims=True))[:, None]
+            return {"decoder_1": alpha}
+
+    seen, table = translation.watch(Looks(out), out)
+    lengths = [len(row) for row in rows(batches(out, "validation", 8192), "target")]
+    assert set(seen) == {
+        f"{name}/decoder_1/head_{head}"
+        for name in ("entropy", "diagonality")
+        for head in (1, 2)
+    }
+    assert seen["entropy/decoder_1/head_1"] == pytest.approx(0, abs=1e-6)
+    assert seen["diagonality/decoder_1/head_1"] == pytest.approx(1)
+    wanted = np.average(np.log(lengths), weights=lengths)
+    assert seen["entropy/decoder_1/head_2"] == pytest.approx(wanted, rel=1e-5)
+    assert 1 <= len(table["told"]) <= translation.WATCHED[1]
+    known = {pair["source"]: pair["target"] for pair in text_of(out)["validation"]}
+    for source, target in zip(table["source"], table["target"], strict=True):
+        assert known[source] == target
+    numbers = [vocabulary(out, "source").encode(text) for text in table["source"]]
+    assert table["told"] == [spoken(out, "target", row) for row in numbers]
+
+
 def test_equal_findings_make_equal_files(made, tmp_path):
     out = made()
     found = evaluate([Knows(out)], out, "train")

@@ -372,7 +372,7 @@ def watch(
     """
     text = json.loads((prepared / "text.json").read_text(encoding="utf-8"))["validation"]
     order, cuts, _ = packed(prepared, "validation", WATCHED[0])
-    middle = len(cuts) // 2
+    middle = (len(cuts) - 1) // 2
     data = batches(prepared, "validation", WATCHED[0]).skip(middle).take(1)
     (((source, shifted), target, _),) = data.as_numpy_iterator()
     sizes = [(side != PADDING).sum(1) for side in (target, source)]  # T, S of each
