@@ -72,6 +72,17 @@ IMAGES = {
         "hidden_rate": 0.5,
         "logits": "zeros",
     },
+    "very_deep_net": {
+        "depth": 2,
+        "width": 4,
+        "activation": "relu",
+        "initializer": "he_normal",
+        "norm": "none",
+        "path": "rezero",
+        "optimizer": "adam",
+        "clipnorm": None,
+        "global_clipnorm": 1.0,
+    },
 }
 ARGUMENTS |= IMAGES
 DENSITIES = {

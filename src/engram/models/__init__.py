@@ -198,6 +198,10 @@ def _module(word: str) -> ModuleType:
         from engram.models import deep_net
 
         return deep_net
+    if word == "very_deep_net":
+        from engram.models import very_deep_net
+
+        return very_deep_net
     if word == "pca":
         from engram.models import pca
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engram.param_forms.blocks import Block, Horizon, NoArguments, Positive
 
@@ -85,6 +85,31 @@ class DeepNet(Block):
     logits: Literal["glorot_uniform", "zeros"]
 
 
+class VeryDeepNet(Block):
+    """Arguments of `models/very_deep_net.py`."""
+
+    depth: Annotated[int, Field(ge=0)]
+    width: Positive
+    activation: Literal[
+        "linear", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "selu"
+    ]
+    initializer: Literal["glorot_uniform", "he_normal", "lecun_normal", "orthogonal"]
+    norm: Literal["none", "batch", "layer"]
+    path: Literal["none", "residual", "scaled", "rezero", "highway"]
+    optimizer: Literal["sgd", "adam"]
+    clipnorm: Annotated[float, Field(gt=0)] | None
+    global_clipnorm: Annotated[float, Field(gt=0)] | None
+
+    @model_validator(mode="after")
+    def _clips_once(self) -> "VeryDeepNet":
+        if self.clipnorm and self.global_clipnorm:
+            raise ValueError(
+                "either clipnorm or global_clipnorm must be null. Received:"
+                f" {self.clipnorm} and {self.global_clipnorm}"
+            )
+        return self
+
+
 class Pca(Block):
     """Arguments of `models/pca.py`."""
 
@@ -142,6 +167,7 @@ MODELS: dict[str, type[Block]] = {
     "conv_lstm": ConvLstm,
     "conv_stlm": ConvStlm,
     "deep_net": DeepNet,
+    "very_deep_net": VeryDeepNet,
     "rbm": Rbm,
     "pca": Pca,
     "deep_autoencoder": DeepAutoencoder,

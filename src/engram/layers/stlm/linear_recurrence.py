@@ -29,8 +29,8 @@ def linear_recurrence(decay, drive, first):
     def run(decay, drive, first):
         c = _solve(decay, drive, first, reverse=False)
 
-        def gradient(*upstream):
-            dc = upstream[-1]  # PyTorch hands over its context first
+        def gradient(*args, upstream=None):  # by its name from PyTorch alone
+            dc = args[-1] if upstream is None else upstream
             later = ops.concatenate([decay[1:], ops.zeros_like(decay[:1])], 0)
             a = _solve(later, dc, ops.zeros_like(first), reverse=True)
             before = ops.concatenate([first[None], c[:-1]], 0)
