@@ -32,6 +32,7 @@ ARROWS = {
     "distribution": set(),
     "schedules": set(),
     "training": {"distribution", "schedules"},
+    "depth_cliff": {"gradient_flow", "layers", "models", "tasks", "training"},
     "tracking": {"repository"},
     "repository": set(),
     "param_forms": set(),

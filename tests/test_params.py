@@ -489,6 +489,32 @@ def _command(folder, *arguments):
     )
 
 
+# --- depth cliffs ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("dataset", "digit", "dataset: unknown 'digit'. Did you mean 'digits'?"),
+        ("dataset", "ring_road", "dataset: must be one of task 'classification'."),
+        ("start", "runs/digits-stak/pretrained", "start: unknown 'runs/digits-stak"),
+        ("width", 99, "width: must be that of the stack, [100]. Received: 99"),
+        ("depths", [], "depths"),
+        ("nets", {}, "nets"),
+    ],
+)
+def test_a_depth_cliff_fits_its_data_and_its_stack(tour, fault, key, value, told):
+    tour["depth_cliffs"]["depth-cliff"][key] = value
+    assert f"depth_cliffs.depth-cliff.{told}" in fault(tour)
+
+
+def test_a_depth_cliff_has_seeds_of_its_stack(tour, fault):
+    tour["depth_cliffs"]["depth-cliff"]["train"]["seeds"] = [1, 9]
+    message = fault(tour)
+    assert "depth_cliffs.depth-cliff.train.seeds: the stack has the seeds" in message
+    assert "Received: [9] besides" in message
+
+
 # --- pretraining ----------------------------------------------------------------------
 
 

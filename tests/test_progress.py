@@ -54,7 +54,7 @@ def test_the_stages_are_those_that_dvc_lists():
     named = progress.stages(ROOT / "dvc.yaml")
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     twice = len(params["datasets"]) + len(params["experiments"])
-    count = 2 * twice + len(params["pretraining"]) + 1
+    count = 2 * twice + len(params["pretraining"]) + len(params["depth_cliffs"]) + 1
     assert len(named) == len(set(named)) == count
     assert named[0] == "fetch@ring_road" and named[-1] == "compare"
 

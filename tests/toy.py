@@ -215,13 +215,36 @@ def stack(model="deep_net", dataset="digits", task="classification"):
     }
 
 
+def cliff():
+    """A depth cliff that fits `stack()`'s first width and seeds, and is soon trained."""
+    net = ARGUMENTS["very_deep_net"]
+    about = ("activation", "initializer", "norm", "path", "clipnorm", "global_clipnorm")
+    nets = {key: net[key] for key in about}
+    return {
+        "dataset": "digits",
+        "start": "runs/stack/pretrained",
+        "depths": [1],
+        "width": 4,
+        "nets": {
+            "plain": {**nets, "pretrained": False, "learning_rate": [0.1]},
+        },
+        "train": {"epochs": 1, "batch_size": 50, "optimizer": "sgd", "seeds": [1]},
+    }
+
+
 def write_params(
-    folder, experiments, datasets=None, reference="persistence", pretraining=None
+    folder,
+    experiments,
+    datasets=None,
+    reference="persistence",
+    pretraining=None,
+    depth_cliffs=None,
 ):
     values = {
         "datasets": datasets or {"toy": dataset()},
         "pretraining": pretraining or {},
         "experiments": experiments,
+        "depth_cliffs": depth_cliffs or {},
         "compare": {"reference": reference, "published": []},
     }
     text = yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=False)

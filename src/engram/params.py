@@ -42,6 +42,8 @@ def load(path: str | Path = "params.yaml") -> dict[str, Any]:
             faults += _pretraining_faults(name, block, values)
         for name, block in values["experiments"].items():
             faults += _experiment_faults(name, block, values)
+        for name, block in values["depth_cliffs"].items():
+            faults += _cliff_faults(name, block, values)
         faults += _compare_faults(values)
     if faults:
         raise ParamsError("\n".join(f"{path}: {fault}" for fault in faults))
@@ -104,6 +106,35 @@ def _pretraining_faults(name: str, block: dict, values: dict) -> list[str]:
     if name in values["experiments"]:
         faults.append(
             f"{'.'.join(where)}: an experiment has this name, and both write runs/{name}."
+        )
+    return faults
+
+
+def _cliff_faults(name: str, block: dict, values: dict) -> list[str]:
+    where = ("depth_cliffs", name)
+    if block["dataset"] not in values["datasets"]:
+        return [_unknown((*where, "dataset"), block["dataset"], values["datasets"])]
+    faults = []
+    if (task := values["datasets"][block["dataset"]]["task"]) != "classification":
+        faults.append(
+            f"{'.'.join(where)}.dataset: must be one of task 'classification'."
+            f" Received: {block['dataset']!r} of task {task!r}"
+        )
+    stacks = {f"runs/{stack}/pretrained": stack for stack in values["pretraining"]}
+    if block["start"] not in stacks:
+        return [*faults, _unknown((*where, "start"), block["start"], stacks)]
+    stack = values["pretraining"][stacks[block["start"]]]
+    pretrained = any(net["pretrained"] for net in block["nets"].values())
+    widths = set(stack["stack"]["units"])
+    if pretrained and widths != {block["width"]}:
+        faults.append(
+            f"{'.'.join(where)}.width: must be that of the stack, {sorted(widths)}."
+            f" Received: {block['width']}"
+        )
+    if missing := sorted(set(block["train"]["seeds"]) - set(stack["train"]["seeds"])):
+        faults.append(
+            f"{'.'.join(where)}.train.seeds: the stack has the seeds"
+            f" {stack['train']['seeds']}. Received: {missing} besides"
         )
     return faults
 

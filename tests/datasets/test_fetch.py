@@ -487,6 +487,7 @@ datasets:
     fetch: {interval_minutes: 5, unit: km/h, missing: [0], first_reading: "00:00"}
     prepare: {history: 1, horizon: 1, split: [0.6, 0.2, 0.2]}
 pretraining: {}
+depth_cliffs: {}
 experiments: {}
 compare: {reference: stlm, published: []}
 """

@@ -225,7 +225,15 @@ def test_layers_above_a_lower_stack_stay_as_they_are(tmp_path):
         np.testing.assert_array_equal(before, after)
 
 
-@pytest.mark.parametrize("units", [[5], [6, 7, 8]])
+def test_of_a_higher_stack_the_lowest_machines_are_used(tmp_path):
+    stack, model = _stack(tmp_path, [6, 7, 8]), _build(activation="sigmoid")
+    models.start("deep_net", model, tmp_path / "stack.keras")
+    for n, machine in enumerate(stack.layers[:2], start=1):
+        kernel = model.get_layer(f"hidden_{n}").kernel
+        np.testing.assert_array_equal(kernel, machine.kernel)
+
+
+@pytest.mark.parametrize("units", [[5], [6, 8], [6, 8, 9]])
 def test_a_stack_of_another_form_is_refused(tmp_path, units):
     _stack(tmp_path, units)
     with pytest.raises(ValueError, match=r"stack.keras.*\(24, 6\).*Received: \[\(24, "):

@@ -93,8 +93,10 @@ def build(
 def start(model: keras.Model, path: Path) -> None:
     """Gives the first hidden layers the weights of the stack of RBMs saved at `path`.
 
+    Of a stack that is higher than the net the lowest RBMs are used.
+
     Raises:
-        ValueError: if the stack is higher or of other widths.
+        ValueError: if the stack has other widths.
     """
     from engram.layers.rbm import rbm, unrolled  # noqa: F401, the first registers RBM
 
@@ -102,7 +104,8 @@ def start(model: keras.Model, path: Path) -> None:
     hidden = [layer for layer in model.layers if layer.name.startswith("hidden_")]
     given = unrolled.encoder(stack.layers)
     ours, theirs = ([tuple(one.kernel.shape) for one in some] for some in (hidden, given))
-    if ours[: len(theirs)] != theirs:
+    lowest = min(len(ours), len(theirs))
+    if ours[:lowest] != theirs[:lowest]:
         raise ValueError(
             f"{path}: the stack's kernels must be those of the first hidden layers,"
             f" {ours}. Received: {theirs}"

@@ -85,17 +85,23 @@ class DeepNet(Block):
     logits: Literal["glorot_uniform", "zeros"]
 
 
+Activation = Literal[
+    "linear", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "selu"
+]
+Initializer = Literal["glorot_uniform", "he_normal", "lecun_normal", "orthogonal"]
+Norm = Literal["none", "batch", "layer"]
+GradientPath = Literal["none", "residual", "scaled", "rezero", "highway"]
+
+
 class VeryDeepNet(Block):
     """Arguments of `models/very_deep_net.py`."""
 
     depth: Annotated[int, Field(ge=0)]
     width: Positive
-    activation: Literal[
-        "linear", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "selu"
-    ]
-    initializer: Literal["glorot_uniform", "he_normal", "lecun_normal", "orthogonal"]
-    norm: Literal["none", "batch", "layer"]
-    path: Literal["none", "residual", "scaled", "rezero", "highway"]
+    activation: Activation
+    initializer: Initializer
+    norm: Norm
+    path: GradientPath
     optimizer: Literal["sgd", "adam"]
     clipnorm: Annotated[float, Field(gt=0)] | None
     global_clipnorm: Annotated[float, Field(gt=0)] | None

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from engram.param_forms.blocks import Block, Positive, Rate, Word
 from engram.param_forms.datasets import Dataset, Task
+from engram.param_forms.models import Activation, GradientPath, Initializer, Norm
 
 STACKED = ("deep_net", "deep_autoencoder")  # models that may start from a stack
 REFITTED = ("dataset", "model", "layers", "args")  # the same as what a refit starts from
@@ -97,6 +98,39 @@ class Pretraining(Block):
     train: Contrastive
 
 
+class CliffNet(Block):
+    """What a net of a depth cliff is made of (`models/very_deep_net.py`)."""
+
+    activation: Activation
+    initializer: Initializer
+    norm: Norm
+    path: GradientPath
+    clipnorm: Annotated[float, Field(gt=0)] | None
+    global_clipnorm: Annotated[float, Field(gt=0)] | None
+    pretrained: bool
+    learning_rate: Annotated[list[Rate], Field(min_length=1)]
+
+
+class CliffTraining(Block):
+    """How each net of a depth cliff trains, beside its own learning rates."""
+
+    epochs: Positive
+    batch_size: Positive
+    optimizer: Literal["sgd", "adam"]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class DepthCliff(Block):
+    """Nets that are trained at several depths (`depth_cliff.py`)."""
+
+    dataset: Word
+    start: str
+    depths: Annotated[list[Positive], Field(min_length=1)]
+    width: Positive
+    nets: Annotated[dict[str, CliffNet], Field(min_length=1, max_length=8)]
+    train: CliffTraining
+
+
 class Experiment(Block):
     """An experiment: one model on one dataset."""
 
@@ -135,4 +169,5 @@ class Params(Block):
     datasets: dict[Word, Dataset]
     pretraining: dict[Word, Pretraining]
     experiments: dict[Word, Experiment]
+    depth_cliffs: dict[Word, DepthCliff]
     compare: Compare
