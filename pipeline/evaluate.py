@@ -23,6 +23,7 @@ def main(name: str) -> None:
     prepared, fitted = Path("data/prepared", experiment["dataset"]), seeds[0]["fitted"]
     found = task.evaluate(trained, prepared, fitted)
     solved = hasattr(trained[0], "solve")  # at once, without a rate or epochs
+    best = [run["best_epoch"] for run in seeds]
     about = {
         "experiment": name,
         **{key: experiment[key] for key in ("task", "dataset", "model")},
@@ -31,7 +32,7 @@ def main(name: str) -> None:
         "fitted": fitted,
         "train_seconds": mean(run["seconds"] for run in seeds),
         "learning_rate": None if solved else seeds[0]["rate"],
-        "best_epoch": None if solved else mean(run["best_epoch"] for run in seeds),
+        "best_epoch": None if solved or None in best else mean(best),
         **{key: found[key] for key in task.REPORTED},
     }
     Path("metrics").mkdir(exist_ok=True)

@@ -26,7 +26,7 @@ ARROWS = {
     "layers": set(),
     "pretraining": {"layers"},
     "models": {"layers"},
-    "gradient_flow": {"layers"},
+    "gradient_flow": {"layers", "schedules"},
     "datasets": {"repository"},
     "tasks": set(),
     "distribution": set(),

@@ -94,6 +94,32 @@ def test_validation_keeps_the_rate_that_learns(prepared):
     assert row["rate"] == 0.1 and row["accuracy"] > 0.95
 
 
+def test_a_gradient_that_is_0_makes_no_ratio_and_no_point(prepared):
+    nets = {"closed": {**PLAIN, "path": "rezero"}, "plain": PLAIN}
+    rows, told = _measured(prepared, [1, 2], nets, epochs=1)
+    assert [row["ratio"] is None for row in rows] == [False, True, False, False]
+    assert set(told[1][1]) == {"accuracy/closed"}
+    json.loads(json.dumps(rows), parse_constant=pytest.fail)
+    _, below = depth_cliff.draw(rows, "sgd").axes
+    assert [len(line.get_xdata()) for line in below.get_lines()[:2]] == [1, 2]
+
+
+def test_a_seed_that_fails_with_the_rate_of_the_first_counts_as_chance(
+    prepared, monkeypatch
+):
+    train = depth_cliff.training.train
+
+    def second_fails(build, batches, how, seeds, recorder):
+        if seeds == [2]:
+            raise depth_cliff.training.Diverged
+        return train(build, batches, how, seeds, recorder)
+
+    (alone,), _ = _measured(prepared, [1], {"net": PLAIN}, epochs=1)
+    monkeypatch.setattr(depth_cliff.training, "train", second_fails)
+    (row,), _ = _measured(prepared, [1], {"net": PLAIN}, epochs=1, seeds=[1, 2])
+    assert row["accuracy"] == pytest.approx((alone["accuracy"] + 1 / 3) / 2)
+
+
 def test_the_mean_and_spread_are_over_seeds(prepared):
     rows, _ = _measured(prepared, [1], {"net": PLAIN}, seeds=[1, 2], epochs=1)
     alone = [
@@ -129,6 +155,7 @@ def test_a_loss_that_is_no_number_with_any_rate_is_chance(prepared):
 
     row = depth_cliff._measured(build, prepared, spec, [1.0, 0.5], TRAIN)
     assert row["rate"] is None and row["std"] is None
+    assert isinstance(row["ratio"], float)  # large, and a number
     assert row["accuracy"] == pytest.approx(1 / 3)
 
 

@@ -498,6 +498,7 @@ def _command(folder, *arguments):
         ("dataset", "digit", "dataset: unknown 'digit'. Did you mean 'digits'?"),
         ("dataset", "ring_road", "dataset: must be one of task 'classification'."),
         ("start", "runs/digits-stak/pretrained", "start: unknown 'runs/digits-stak"),
+        ("start", "data/prepared/digits", "start: unknown 'data/prepared/digits'"),
         ("width", 99, "width: must be that of the stack, [100]. Received: 99"),
         ("depths", [], "depths"),
         ("nets", {}, "nets"),
@@ -511,8 +512,29 @@ def test_a_depth_cliff_fits_its_data_and_its_stack(tour, fault, key, value, told
 def test_a_depth_cliff_has_seeds_of_its_stack(tour, fault):
     tour["depth_cliffs"]["depth-cliff"]["train"]["seeds"] = [1, 9]
     message = fault(tour)
-    assert "depth_cliffs.depth-cliff.train.seeds: the stack has the seeds" in message
+    assert "depth_cliffs.depth-cliff.train.seeds: 'digits-stack' has a stack" in message
     assert "Received: [9] besides" in message
+
+
+def test_a_depth_cliff_without_a_pretrained_net_needs_no_stack(tour, tmp_path, fault):
+    block = tour["depth_cliffs"]["depth-cliff"]
+    for net in block["nets"].values():
+        net["pretrained"] = False
+    block |= {"start": "data/prepared/digits", "width": 7}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(tour))
+    assert params.load(tmp_path / "params.yaml") == tour
+    block["nets"]["sigmoid"] |= {"clipnorm": 1.0, "global_clipnorm": 1.0}
+    assert "nets.sigmoid: either clipnorm or global_clipnorm must be" in fault(tour)
+
+
+def test_a_depth_cliff_has_names_that_mlflow_and_compare_leave_free(tour, fault):
+    cliffs = tour["depth_cliffs"]
+    cliffs["summary"] = cliffs["depth-cliff"]
+    assert "depth_cliffs.summary: `compare` writes a file of this name" in fault(tour)
+    del cliffs["summary"]
+    nets = cliffs["depth-cliff"]["nets"]
+    nets["ReLU (He)"] = nets.pop("ReLU He")
+    assert "'ReLU (He)'" in fault(tour)
 
 
 # --- pretraining ----------------------------------------------------------------------

@@ -33,6 +33,13 @@ def test_the_inverse_root_is_that_of_vaswani():
         assert float(ours(step - 1)) == pytest.approx(wanted, rel=1e-5)
 
 
+def test_another_word_or_no_warm_up_where_one_is_needed_is_refused():
+    with pytest.raises(ValueError, match="`decay` must be .* Received: 'linear'"):
+        schedules.schedule("linear", 0.1, steps=10, warmup=0)
+    with pytest.raises(ValueError, match="`steps` must be at least 1. Received: 0"):
+        schedules.schedule("inverse_sqrt", 0.1, steps=10, warmup=0)
+
+
 @pytest.mark.parametrize("decay", ["cosine", "inverse_sqrt"])
 def test_a_schedule_comes_back_from_its_config(decay):
     first = schedules.schedule(decay, 0.3, steps=100, warmup=7)

@@ -148,14 +148,24 @@ def _weights_by_epoch(folder, **changes):
 
 
 def test_the_mean_of_the_last_epochs_is_kept_when_asked(prepared):
-    one, seen, _ = _weights_by_epoch(prepared, average=3)
+    one, seen, points = _weights_by_epoch(prepared, average=3)
     for kept, *epochs in zip(one.model.get_weights(), *seen, strict=True):
         wanted = np.mean([weight.astype(np.float64) for weight in epochs[2:]], axis=0)
         np.testing.assert_allclose(kept, wanted, rtol=1e-6, atol=1e-9)
         assert np.any(kept != epochs[-1])
     held = forecasting.batches(prepared, "validation", batch_size=16)
     assert one.model.evaluate(held, verbose=0) == pytest.approx(one.held_loss, rel=1e-6)
-    assert one.best_epoch == 5
+    assert one.best_epoch is None and one.about()["held_loss"] == one.held_loss
+    assert ({"averaged_val_loss": one.held_loss}, 5) == points[-2]
+
+
+def test_of_several_rates_the_one_with_the_best_mean_of_epochs_is_kept(prepared):
+    how = {"epochs": 4, "stop_after": 4, "average": 2}
+    rates = [1e-6, 0.02, 1e-5]
+    alone = [_train(prepared, _settings(rates=[rate], **how))[0] for rate in rates]
+    (kept,) = _train(prepared, _settings(rates=rates, **how))
+    losses = [one.held_loss for one in alone]
+    assert kept.rate == 0.02 and kept.held_loss == min(losses) < sorted(losses)[1]
 
 
 def test_averaging_goes_on_in_a_refit(prepared, tmp_path):
@@ -166,10 +176,13 @@ def test_averaging_goes_on_in_a_refit(prepared, tmp_path):
     refit = training.settings(str(start), {"jit_compile": False, "strategy": "auto"})
     assert (refit.decay, refit.warmup, refit.average) == ("inverse_sqrt", 4, 2)
     (one,) = _train(prepared, refit)
-    assert one.best_epoch == 3 and np.isnan(one.held_loss)
+    assert one.best_epoch is None and one.held_loss is None
+    plain = training.Settings(**{**vars(refit), "average": 0})
+    (last,) = _train(prepared, plain)
+    assert one.history == last.history and all(_differ(one, last))
 
 
-def test_what_is_watched_between_epochs_is_recorded_and_changes_nothing(prepared):
+def test_what_is_watched_between_epochs_is_recorded(prepared):
     one, seen, (*points, _) = _weights_by_epoch(prepared)
     (alone,) = _train(prepared, _settings(rates=[0.02], epochs=5, stop_after=5))
     assert one.history == alone.history and not any(_differ(one, alone))

@@ -2,7 +2,8 @@
 
     of each net and depth    a training for each learning rate; validation keeps one
     accuracy                 share of the test part that it tells right, mean over seeds
-    ratio                    log10 |dL/dW_1| / |dL/dW_depth| before the first step
+    ratio                    log10 |dL/dW_1| / |dL/dW_depth| before the first step; null
+                             if one of them is 0, as behind a closed ReZero, or no number
     rate                     the one kept; null if the loss became no number with any
 
 A seed whose loss becomes no number with the rate that was kept counts as chance.
@@ -20,7 +21,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from engram import models, training
-from engram.gradient_flow import measures
+from engram.gradient_flow import chain_rule, measures
 from engram.layers.rbm import rbm  # noqa: F401, registers RBM
 from engram.models import deep_net
 from engram.tasks import classification
@@ -37,7 +38,6 @@ COLOURS = (
     "#2b6cb0",
     "#0b7285",
     "#2d8a4e",
-    "#8a6d00",
 )
 Row = dict[str, Any]
 
@@ -56,7 +56,7 @@ def measure(
 
     Args:
         prepared: folder that `classification.prepare` wrote.
-        start: folder with a stack of RBMs for each seed, for nets that are `pretrained`.
+        start: folder with a stack of RBMs for each seed, of nets that are `pretrained`.
             Nets deeper than the stack are left out.
         spec: contents of `spec.json`.
         depths: hidden layers of the nets, at least one.
@@ -76,8 +76,8 @@ def measure(
             rates = net["learning_rate"]
             found = _measured(build, prepared, spec, rates, train)
             row = {"net": name, "depth": depth, **found}
-            numbers = {key: row[key] for key in ("accuracy", "ratio")}
-            record({f"{key}/{name}": value for key, value in numbers.items()}, depth)
+            numbers = {f"{key}/{name}": row[key] for key in ("accuracy", "ratio")}
+            record({k: v for k, v in numbers.items() if v is not None}, depth)
             rows.append(row)
     return rows
 
@@ -129,7 +129,9 @@ def _measured(build, prepared: Path, spec: dict[str, Any], rates, train) -> Row:
 
     first, *others = train["seeds"]
     tried = [one for rate in rates if (one := fitted(first, rate))]
-    ratio = mean(gradient_ratio(build, prepared, spec, seed) for seed in train["seeds"])
+    ratios = [gradient_ratio(build, prepared, spec, seed) for seed in train["seeds"]]
+    some = [ratio for ratio in ratios if ratio is not None]
+    ratio = mean(some) if len(some) == len(ratios) else None
     chance = 1 / spec["classes"]
     if not tried:
         return {"accuracy": chance, "std": None, "ratio": ratio, "rate": None}
@@ -152,8 +154,13 @@ def accuracy(model: keras.Model, prepared: Path, spec: dict[str, Any]) -> float:
     return float((logits.argmax(1) == truth).mean())
 
 
-def gradient_ratio(build, prepared: Path, spec: dict[str, Any], seed: int) -> float:
-    """Returns `log10` of the first hidden layer's gradient over the last one's."""
+def gradient_ratio(
+    build, prepared: Path, spec: dict[str, Any], seed: int
+) -> float | None:
+    """Returns `log10` of the first hidden layer's gradient over the last one's.
+
+    None if one of them is 0 or no number.
+    """
     keras.utils.set_random_seed(seed)
     model = build(0.1, seed)
     data = classification.batches(prepared, "train", IMAGES, seed)
@@ -163,7 +170,12 @@ def gradient_ratio(build, prepared: Path, spec: dict[str, Any], seed: int) -> fl
         one.name: float(log) for one, log in zip(calls, found["gradient"], strict=True)
     }
     hidden = [log for name, log in logs.items() if name.startswith("hidden_")]
-    return (hidden[0] - hidden[-1]) / math.log(10)
+    ends = hidden[0], hidden[-1]
+    if not all(
+        math.isfinite(log) and log > float(chain_rule.NOTHING) / 4 for log in ends
+    ):
+        return None
+    return (ends[0] - ends[1]) / math.log(10)
 
 
 def draw(rows: list[Row], optimizer: str) -> Figure:
@@ -173,10 +185,11 @@ def draw(rows: list[Row], optimizer: str) -> Figure:
     names = list(dict.fromkeys(row["net"] for row in rows))
     for n, (name, colour) in enumerate(zip(names, COLOURS, strict=False)):
         own = [row for row in rows if row["net"] == name]
-        depths = [row["depth"] for row in own]
         form = {"color": colour, "linewidth": 5 - 0.6 * n, "markersize": 8 - 0.6 * n}
         for axis, key in ((above, "accuracy"), (below, "ratio")):
-            values = [row[key] * (100 if key == "accuracy" else 1) for row in own]
+            told = [row for row in own if row[key] is not None]
+            values = [row[key] * (100 if key == "accuracy" else 1) for row in told]
+            depths = [row["depth"] for row in told]
             axis.plot(depths, values, "o-", label=name, **form)  # wide lines below
     above.set_ylabel("test accuracy, %", color=INK)
     above.set_ylim(0, 102)

@@ -120,23 +120,43 @@ def _cliff_faults(name: str, block: dict, values: dict) -> list[str]:
             f"{'.'.join(where)}.dataset: must be one of task 'classification'."
             f" Received: {block['dataset']!r} of task {task!r}"
         )
-    stacks = {f"runs/{stack}/pretrained": stack for stack in values["pretraining"]}
-    if block["start"] not in stacks:
-        return [*faults, _unknown((*where, "start"), block["start"], stacks)]
-    stack = values["pretraining"][stacks[block["start"]]]
+    if name in ("comparison", "summary"):
+        faults.append(f"{'.'.join(where)}: `compare` writes a file of this name.")
     pretrained = any(net["pretrained"] for net in block["nets"].values())
-    widths = set(stack["stack"]["units"])
-    if pretrained and widths != {block["width"]}:
+    stacks = {f"runs/{stack}/pretrained": stack for stack in values["pretraining"]}
+    prepared = f"data/prepared/{block['dataset']}"
+    if block["start"] == prepared and not pretrained:
+        return faults
+    if block["start"] not in stacks:
+        known = list(stacks) if pretrained else [*stacks, prepared]
+        return [*faults, _unknown((*where, "start"), block["start"], known)]
+    stack = values["pretraining"][stacks[block["start"]]]
+    wanted = {
+        "dataset": ({stack["dataset"]}, {block["dataset"]}),
+        "width": (set(stack["stack"]["units"]), {block["width"]}),
+    }
+    faults += [
+        f"{'.'.join(where)}.{key}: must be that of the stack, {sorted(theirs)}."
+        f" Received: {block[key]!r}"
+        for key, (theirs, ours) in wanted.items()
+        if theirs != ours
+    ]
+    if stack["stack"].get("code"):
         faults.append(
-            f"{'.'.join(where)}.width: must be that of the stack, {sorted(widths)}."
-            f" Received: {block['width']}"
+            f"{'.'.join(where)}.start: must be a stack without a `code`."
+            f" Received: {block['start']!r}"
         )
-    if missing := sorted(set(block["train"]["seeds"]) - set(stack["train"]["seeds"])):
-        faults.append(
-            f"{'.'.join(where)}.train.seeds: the stack has the seeds"
-            f" {stack['train']['seeds']}. Received: {missing} besides"
-        )
-    return faults
+    return faults + _seed_faults(where, block["train"], stacks[block["start"]], stack)
+
+
+def _seed_faults(where: tuple[str, ...], train: dict, name: str, stack: dict) -> list:
+    missing = sorted(set(train["seeds"]) - set(stack["train"]["seeds"]))
+    if not missing:
+        return []
+    return [
+        f"{'.'.join(where)}.train.seeds: {name!r} has a stack for each of the seeds"
+        f" {stack['train']['seeds']}. Received: {missing} besides"
+    ]
 
 
 def _data_faults(where: tuple[str, ...], block: dict, values: dict) -> list[str]:
@@ -214,13 +234,7 @@ def _stack_faults(
             f"{'.'.join(where)}.args.code: must be that of {name!r}, {code or 'none'}."
             f" Received: {block['args'].get('code', 'none')}"
         )
-    missing = sorted(set(block["train"]["seeds"]) - set(stack["train"]["seeds"]))
-    if missing:
-        faults.append(
-            f"{'.'.join(where)}.train.seeds: {name!r} has a stack for each of the seeds"
-            f" {stack['train']['seeds']}. Received: {missing} besides"
-        )
-    return faults
+    return faults + _seed_faults(where, block["train"], name, stack)
 
 
 def _refit_faults(where: tuple[str, ...], block: dict, origin: dict) -> list[str]:

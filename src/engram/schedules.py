@@ -16,14 +16,22 @@ def schedule(
 
     Args:
         decay: `"cosine"` or `"inverse_sqrt"`.
-        rate: the highest learning rate.
+        rate: float.
         steps: length of the training.
-        warmup: steps over which the rate rises; 0 if it begins at its highest.
+        warmup: steps over which the rate rises; 0 if it begins at its highest, which
+            `inverse_sqrt` cannot.
+
+    Raises:
+        ValueError: if `decay` is another word, or has no `warmup` and needs one.
     """
     if decay == "inverse_sqrt":
         falling = InverseSquareRoot(rate, warmup)
-    else:
+    elif decay == "cosine":
         falling = keras.optimizers.schedules.CosineDecay(rate, steps)
+    else:
+        raise ValueError(
+            f"`decay` must be 'cosine' or 'inverse_sqrt'. Received: {decay!r}"
+        )
     return WarmedUp(falling, warmup) if warmup else falling
 
 
@@ -66,6 +74,9 @@ class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
         rate: float.
         steps: int, at least 1.
 
+    Raises:
+        ValueError: if `steps` is below 1.
+
     Reference:
         - Vaswani et al. 2017, Attention Is All You Need, eq. 3, arXiv:1706.03762, whose
           rise is that of `WarmedUp`.
@@ -73,6 +84,8 @@ class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, rate, steps):
         super().__init__()
+        if not steps >= 1:
+            raise ValueError(f"`steps` must be at least 1. Received: {steps}")
         self.rate, self.steps = rate, steps
 
     def __call__(self, step):

@@ -65,13 +65,13 @@ class Trained:
     run_id: str
     model: keras.Model
     history: dict[str, list[float]]
-    best_epoch: int
-    held_loss: float  # on validation, of the weights kept; NaN without validation
-    seconds: float
+    best_epoch: int | None  # None for a mean of epochs
+    held_loss: float | None  # on validation, of the weights kept
+    seconds: float  # without watching
 
     def about(self) -> dict[str, Any]:
         """Returns what `run.json` keeps of this seed."""
-        kept = ("run_id", "fitted", "rate", "best_epoch", "seconds")
+        kept = ("run_id", "fitted", "rate", "best_epoch", "held_loss", "seconds")
         return {key: getattr(self, key) for key in kept}
 
 
@@ -129,20 +129,20 @@ def train(
 
     def one(seed: int, rate: float) -> Trained:
         with recorder(seed, rate) as (run_id, record):
-            return _fit(build, batches, how, seed, rate, run_id, Curves(record, watch))
+            return _fit(build, batches, how, seed, rate, run_id, record, watch)
 
     first = [one(seeds[0], rate) for rate in how.rates]
-    best = min(first, key=lambda one: one.held_loss) if len(first) > 1 else first[0]
+    best = min(first, key=_held_loss) if len(first) > 1 else first[0]
     return [best, *(one(seed, best.rate) for seed in seeds[1:])]
 
 
 def chosen(how: Settings, trained: list[Trained]) -> dict[str, Any]:
     """Returns what a refit needs: learning rate, schedule and mean best epoch."""
-    best = sum(one.best_epoch for one in trained) / len(trained)
+    best = [one.best_epoch or how.stop_after for one in trained]
     return {
         "learning_rate": trained[0].rate,
         "epochs": how.epochs,
-        "stop_after": round(best),
+        "stop_after": round(sum(best) / len(best)),
         **{key: getattr(how, key) for key in ("decay", "warmup", "average")},
     }
 
@@ -160,7 +160,8 @@ def _fit(
     seed: int,
     rate: float,
     run_id: str,
-    curves: "Curves",
+    record: Record,
+    watch: Watch | None,
 ) -> Trained:
     keras.utils.set_random_seed(seed)
     fitted, held = how.parts
@@ -172,6 +173,7 @@ def _fit(
         model = build(rates, seed)
     model.jit_compile = how.jit_compile
     distribution.build(model, batches(fitted))
+    curves = Curves(record, watch)
     callbacks: list[keras.callbacks.Callback] = [StopIfDiverged(), curves]
     if how.average:
         callbacks.append(MeanOfEpochs(how.stop_after - how.average + 1))
@@ -191,18 +193,26 @@ def _fit(
         shuffle=False,  # the data shuffles itself, by seed
         verbose="auto" if sys.stdout.isatty() else 2,  # a line per epoch in a log file
     ).history
-    seconds = time.perf_counter() - began
-    best_epoch, held_loss = how.stop_after, math.nan
+    seconds = time.perf_counter() - began - curves.watching
+    best_epoch = None if how.average else how.stop_after
+    held_loss = None
     if held and how.average:
         held_loss = model.evaluate(validation, verbose=0, return_dict=True)["loss"]
+        record({"averaged_val_loss": held_loss}, how.stop_after)
     elif held:
         held_loss = min(history["val_loss"])
         best_epoch = 1 + history["val_loss"].index(held_loss)
     size = {"parameters": model.count_params(), "seconds": seconds}
-    curves.record(size, how.stop_after)
+    record(size, how.stop_after)
     return Trained(
         seed, rate, fitted, run_id, model, history, best_epoch, held_loss, seconds
     )
+
+
+def _held_loss(trained: Trained) -> float:
+    if trained.held_loss is None:
+        raise ValueError("several rates need a part to choose on")
+    return trained.held_loss
 
 
 class StopIfDiverged(keras.callbacks.Callback):
@@ -228,16 +238,22 @@ class Curves(keras.callbacks.Callback):
 
     def __init__(self, record: Record, watch: Watch | None):
         super().__init__()
-        self.record, self._watch = record, watch
+        self._record, self._watch = record, watch
+        self.watching = 0.0  # seconds
 
     def on_epoch_end(self, epoch, logs=None):
         losses = {name: float(value) for name, value in (logs or {}).items()}
+        began = time.perf_counter()
         seen, table = self._watch(self.model) if self._watch else ({}, None)
-        self.record(losses | seen, epoch + 1, table)
+        self.watching += time.perf_counter() - began
+        self._record(losses | seen, epoch + 1, table)
 
 
 class MeanOfEpochs(keras.callbacks.Callback):
     """Leaves the mean of the weights at the ends of the epochs from `first` on.
+
+    Moving statistics of batch norm are averaged as weights are; they are not counted
+    anew for the net that the mean is.
 
     Reference:
         - Vaswani et al. 2017, Attention Is All You Need, section 6.1, arXiv:1706.03762

@@ -73,3 +73,21 @@ def test_long_sequences_neither_overflow_nor_fade(found):
 def test_the_dtype_is_kept(dtype):
     for one in _with_gradients(linear_recurrence, *_drawn(dtype=dtype)):
         assert one.dtype == dtype
+
+
+def test_the_gradient_takes_what_is_asked_by_a_name_as_pytorch_gives_it(monkeypatch):
+    kept = {}
+
+    def custom_gradient(run):
+        def call(*given):
+            c, kept["gradient"] = run(*given)
+            return c
+
+        return call
+
+    monkeypatch.setattr(keras.ops, "custom_gradient", custom_gradient)
+    given = _drawn()
+    asked = tf.cos(linear_recurrence(*given))
+    by_name = kept["gradient"](*given, upstream=asked)
+    for one, other in zip(by_name, kept["gradient"](asked), strict=True):
+        np.testing.assert_array_equal(one, other)

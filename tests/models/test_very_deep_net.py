@@ -78,8 +78,15 @@ def test_what_is_normalised_has_mean_0_and_variance_1(norm, path):
         np.testing.assert_allclose(ops.mean(ops.var(z, axis)), 1, atol=0.1)
 
 
-def test_without_hidden_layers_it_is_logistic_regression():
-    assert [w.path for w in _build(depth=0).weights] == ["logits/kernel", "logits/bias"]
+@pytest.mark.parametrize("path", ["none", "residual", "scaled", "rezero", "highway"])
+def test_without_hidden_layers_it_is_logistic_regression(path):
+    weights = _build(depth=0, path=path).weights
+    assert [w.path for w in weights] == ["logits/kernel", "logits/bias"]
+
+
+def test_two_ways_to_clip_are_refused():
+    with pytest.raises(ValueError, match="clipnorm"):
+        _build(clipnorm=1.0, global_clipnorm=1.0)
 
 
 def test_a_rezero_net_starts_as_one_layer():

@@ -4,11 +4,14 @@ import itertools
 import json
 import types
 
+import keras
 import numpy as np
 import pytest
 import sentencepiece
 import tensorflow_datasets as tfds
+import toy
 
+from engram import models
 from engram.tasks import translation
 from engram.tasks.translation import (
     END,
@@ -518,6 +521,24 @@ def test_watching_tells_where_each_head_looks_and_what_is_written(made):
         assert known[source] == target
     numbers = [vocabulary(out, "source").encode(text) for text in table["source"]]
     assert table["told"] == [spoken(out, "target", row) for row in numbers]
+
+
+def test_watching_draws_none_of_the_numbers_that_training_draws(made):
+    out = made()
+    (first,) = batches(out, "train", 8192, seed=1).take(1)
+
+    def trained(watched):
+        keras.utils.set_random_seed(1)
+        args = {**toy.TRANSLATIONS["transformer"], "dropout": 0.3}
+        model = models.build("transformer", spec_of(out), 0.01, **args)
+        for _ in range(2):
+            model.fit(*first[:2], sample_weight=first[2], verbose=0, shuffle=False)
+            if watched:
+                translation.watch(model, out)
+        return model.get_weights()
+
+    for one, other in zip(trained(True), trained(False), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_equal_findings_make_equal_files(made, tmp_path):

@@ -53,7 +53,7 @@ def _loaded(path: Path):
     """
     import keras
 
-    from engram import layers
+    from engram import layers, schedules  # noqa: F401, the second for compiled models
 
     for name in layers.__all__:
         getattr(layers, name)  # registers it

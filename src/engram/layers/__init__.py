@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         TransformerEncoderBlock,
     )
     from engram.layers.rbm.rbm import RBM
+    from engram.layers.rezero import ReZero
     from engram.layers.stlm.conv_stlm import ConvSTLM1D, ConvSTLM2D, ConvSTLM3D
     from engram.layers.stlm.parallel_stlm import ParallelSTLM
     from engram.layers.stlm.stlm import STLM
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RBM",
+    "ReZero",
     "STLM",
     "ConvSTLM1D",
     "ConvSTLM2D",
@@ -48,6 +50,10 @@ def __getattr__(name: str):
         from engram.layers.rbm.rbm import RBM
 
         return RBM
+    if name == "ReZero":
+        from engram.layers.rezero import ReZero
+
+        return ReZero
     if name == "STLM":
         from engram.layers.stlm.stlm import STLM
 

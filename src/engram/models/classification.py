@@ -35,18 +35,19 @@ def classifier(
     return model
 
 
-def optimizer(word: str, learning_rate) -> keras.Optimizer:
+def optimizer(word: str, learning_rate, **how) -> keras.Optimizer:
     """Returns `"sgd"`, with a momentum of 0.9, or `"adam"`.
 
     Args:
         word: one of these.
         learning_rate: float or schedule.
+        **how: what else the optimizer takes, such as `clipnorm`.
 
     Raises:
         ValueError: if it is another word.
     """
     if word == "sgd":
-        return keras.optimizers.SGD(learning_rate, momentum=0.9)
+        return keras.optimizers.SGD(learning_rate, momentum=0.9, **how)
     if word == "adam":
-        return keras.optimizers.Adam(learning_rate)
+        return keras.optimizers.Adam(learning_rate, **how)
     raise ValueError(f"`optimizer` must be 'sgd' or 'adam'. Received: {word!r}")

@@ -210,8 +210,8 @@ class SmoothedCrossEntropy(keras.losses.Loss):
                 (upstream,) = args if upstream is None else (upstream,)
                 upstream, size = upstream[..., None], z.shape[-1]
                 change = p * (upstream / total) - upstream * (e / size)
-                at_y = ops.take_along_axis(change, y, axis=-1) - (1 - e) * upstream
-                return _put(change, y, at_y)
+                told = change - (1 - e) * upstream
+                return ops.where(ops.arange(size) == y, told, change)
 
             return loss[..., 0], gradient
 
@@ -219,12 +219,3 @@ class SmoothedCrossEntropy(keras.losses.Loss):
 
     def get_config(self):
         return {**super().get_config(), "smoothing": self.smoothing}
-
-
-def _put(x, places, values):
-    """Returns `x` `(B, T, V)` with a value `(B, T, 1)` at one place of each last row."""
-    shape = ops.shape(x)
-    row = ops.arange(shape[0] * shape[1], dtype="int32")
-    where = ops.stack([row, ops.reshape(places, (-1,))], axis=-1)
-    flat = ops.reshape(x, (-1, shape[2]))
-    return ops.reshape(ops.scatter_update(flat, where, ops.reshape(values, (-1,))), shape)

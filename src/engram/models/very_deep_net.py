@@ -2,6 +2,7 @@
 
 import keras
 
+from engram.layers.rezero import ReZero
 from engram.models import classification
 
 INITIALIZERS = {
@@ -11,21 +12,6 @@ INITIALIZERS = {
     "orthogonal": keras.initializers.Orthogonal,
 }
 CARRIED = -2.0  # bias of a highway's gates: at first they let most of `h` pass
-
-
-@keras.saving.register_keras_serializable(package="engram")
-class ReZero(keras.layers.Layer):
-    """A number to multiply with that is learned and starts at 0.
-
-    Reference:
-        - Bachlechner et al. 2020, ReZero is all you need, eq. 1, arXiv:2003.04887
-    """
-
-    def build(self, shape):
-        self.scale = self.add_weight(shape=(), initializer="zeros", name="scale")
-
-    def call(self, x):
-        return self.scale * x
 
 
 def build(
@@ -76,7 +62,6 @@ def build(
     """
     images = classification.inputs(spec)
     h = keras.layers.Flatten(name="pixels")(images)
-    scale = depth**-0.5 if path == "scaled" else 1.0
 
     def dense(n):
         start = INITIALIZERS[initializer]()
@@ -91,11 +76,11 @@ def build(
         branch = dense(n)(bent(_normalised(h, norm, n)))
         if path == "rezero":
             branch = ReZero(name=f"scale_{n}")(branch)
-        elif scale != 1:
-            branch = keras.layers.Rescaling(scale, name=f"scale_{n}")(branch)
+        elif path == "scaled":
+            branch = keras.layers.Rescaling(depth**-0.5, name=f"scale_{n}")(branch)
         h = keras.layers.Add(name=f"sum_{n}")([h, branch])
-    how = classification.optimizer(optimizer, learning_rate)
-    how.clipnorm, how.global_clipnorm = clipnorm, global_clipnorm
+    clips = {"clipnorm": clipnorm, "global_clipnorm": global_clipnorm}
+    how = classification.optimizer(optimizer, learning_rate, **clips)
     return classification.classifier(images, h, spec, "very_deep_net", how)
 
 

@@ -85,35 +85,34 @@ class DeepNet(Block):
     logits: Literal["glorot_uniform", "zeros"]
 
 
-Activation = Literal[
-    "linear", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "selu"
-]
-Initializer = Literal["glorot_uniform", "he_normal", "lecun_normal", "orthogonal"]
-Norm = Literal["none", "batch", "layer"]
-GradientPath = Literal["none", "residual", "scaled", "rezero", "highway"]
+class Remedies(Block):
+    """What a very deep net is made of, at any depth."""
 
-
-class VeryDeepNet(Block):
-    """Arguments of `models/very_deep_net.py`."""
-
-    depth: Annotated[int, Field(ge=0)]
-    width: Positive
-    activation: Activation
-    initializer: Initializer
-    norm: Norm
-    path: GradientPath
-    optimizer: Literal["sgd", "adam"]
+    activation: Literal[
+        "linear", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "gelu", "selu"
+    ]
+    initializer: Literal["glorot_uniform", "he_normal", "lecun_normal", "orthogonal"]
+    norm: Literal["none", "batch", "layer"]
+    path: Literal["none", "residual", "scaled", "rezero", "highway"]
     clipnorm: Annotated[float, Field(gt=0)] | None
     global_clipnorm: Annotated[float, Field(gt=0)] | None
 
     @model_validator(mode="after")
-    def _clips_once(self) -> "VeryDeepNet":
+    def _clips_once(self) -> "Remedies":
         if self.clipnorm and self.global_clipnorm:
             raise ValueError(
                 "either clipnorm or global_clipnorm must be null. Received:"
                 f" {self.clipnorm} and {self.global_clipnorm}"
             )
         return self
+
+
+class VeryDeepNet(Remedies):
+    """Arguments of `models/very_deep_net.py`."""
+
+    depth: Annotated[int, Field(ge=0)]
+    width: Positive
+    optimizer: Literal["sgd", "adam"]
 
 
 class Pca(Block):

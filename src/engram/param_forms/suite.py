@@ -6,9 +6,10 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from engram.param_forms.blocks import Block, Positive, Rate, Word
 from engram.param_forms.datasets import Dataset, Task
-from engram.param_forms.models import Activation, GradientPath, Initializer, Norm
+from engram.param_forms.models import Remedies
 
 STACKED = ("deep_net", "deep_autoencoder")  # models that may start from a stack
+NetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$")]  # MLflow's
 REFITTED = ("dataset", "model", "layers", "args")  # the same as what a refit starts from
 
 
@@ -98,15 +99,9 @@ class Pretraining(Block):
     train: Contrastive
 
 
-class CliffNet(Block):
-    """What a net of a depth cliff is made of (`models/very_deep_net.py`)."""
+class CliffNet(Remedies):
+    """A net of a depth cliff; validation chooses among its rates at each depth."""
 
-    activation: Activation
-    initializer: Initializer
-    norm: Norm
-    path: GradientPath
-    clipnorm: Annotated[float, Field(gt=0)] | None
-    global_clipnorm: Annotated[float, Field(gt=0)] | None
     pretrained: bool
     learning_rate: Annotated[list[Rate], Field(min_length=1)]
 
@@ -127,7 +122,7 @@ class DepthCliff(Block):
     start: str
     depths: Annotated[list[Positive], Field(min_length=1)]
     width: Positive
-    nets: Annotated[dict[str, CliffNet], Field(min_length=1, max_length=8)]
+    nets: Annotated[dict[NetName, CliffNet], Field(min_length=1, max_length=8)]
     train: CliffTraining
 
 

@@ -384,11 +384,17 @@ def watch(
             for head, mean in enumerate(means.tolist(), start=1):
                 seen[f"{measure.__name__}/{name}/head_{head}"] = mean
     source = source[: WATCHED[1]]
-    told = np.asarray(model.translate(source, 3 * source.shape[1] // 2 + 10))
+    spec = json.loads((prepared / "spec.json").read_text())
+    told = np.asarray(model.translate(source, longest(source, spec)))
     pieces = names((prepared / "target.model").read_bytes())
     pairs = [text[n] for n in order[cuts[middle] :][: len(source)]]
     table = {side: [pair[side] for pair in pairs] for side in SIDES}
     return seen, {**table, "told": [sentence(row, pieces) for row in told]}
+
+
+def longest(source: np.ndarray, spec: dict[str, Any]) -> int:
+    """Returns how many tokens a translation of a batch `(B, S)` may have."""
+    return min(spec["longest_target"], 3 * source.shape[1] // 2 + 10)
 
 
 def entropy(alpha: np.ndarray) -> np.ndarray:

@@ -41,6 +41,7 @@ from engram.tasks.translation import (
     Pair,
     diagonality,
     entropy,
+    longest,
     sentence,
 )
 
@@ -72,8 +73,7 @@ def ask(
     """
     found = []
     for (x, shifted), y, _ in data.as_numpy_iterator():
-        length = min(spec["longest_target"], 3 * x.shape[1] // 2 + 10)
-        told = np.asarray(model.translate(x, length))  # (B, L)
+        told = np.asarray(model.translate(x, longest(x, spec)))  # (B, L)
         if told.ndim != 2 or len(told) != len(x):
             raise ValueError(
                 f"`translate` must return tokens (B, L) of {len(x)} sentences."
