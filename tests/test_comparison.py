@@ -555,3 +555,14 @@ def test_one_block_is_not_many() -> None:
     details = {"a-gru": {"curves": [], "paired": _paired([[1.0]])}}
     (group,) = compare([_row("a-gru", 1.0)], details, "gru")["datasets"]
     assert "The test part is one block long" in group["note"]
+
+
+def test_signatures_of_scores_stand_with_their_table():
+    rows = [_row("t-stlm", 30.0), _row("t-gru", 20.0)]
+    told = {"bleu": "nrefs:1|tok:none", "sacrebleu": "nrefs:1|tok:13a"}
+    details = {row["experiment"]: _details([1.0] * 20) for row in rows}
+    plain = markdown(compare(rows, details, "stlm"))
+    assert "nrefs" not in plain
+    details["t-gru"]["signatures"] = details["t-stlm"]["signatures"] = told
+    page = markdown(compare(rows, details, "stlm"))
+    assert "BLEU by nrefs:1\\|tok:none; sacreBLEU by nrefs:1\\|tok:13a." in page

@@ -141,6 +141,7 @@ def _group(rows: list[Json], details: dict[str, Json], models: list[str]) -> Jso
     group = {key: first[key] for key in ("dataset", "fitted", *SHARED)}
     group["id"] = first["dataset"] + first["fitted"].removeprefix("train")
     group |= {"rows": sorted(rows, key=_rank), "reference": base, "differences": []}
+    group["signatures"] = details[first["experiment"]].get("signatures", {})
     if base is not None:
         others = [row for row in group["rows"] if row["experiment"] != base]
         group["differences"] = [_difference(row, base, details) for row in others]

@@ -28,7 +28,8 @@ MEANINGS = {  # of a metric's key, or else of its parts; the first words are pat
     "gap": "“gap to bound” is how far below the best possible",
     "alignment_error": "alignment error is in per cent of the links between words, less"
     " is better",
-    "bleu": "BLEU, chrF and sacreBLEU are from 0 to 100",
+    "bleu": "BLEU and chrF, from 0 to 100, are of words as prepared",
+    "sacrebleu": "sacreBLEU, from 0 to 100, is of detokenised text",
     "exact": "“exact” is the share of sentences equal to the reference, in per cent",
     "entropy": "cross entropy is in nats, less is better",
     "bce": "BCE is in nats per frame",
@@ -53,7 +54,9 @@ def facts(group: Json) -> str:
     said += [f"fitted on the {fitted}", f"seeds: {' or '.join(sorted(seeds))}"]
     if any(len(row["seeds"]) > 1 for row in rows):
         said += ["± is the standard deviation over the seeds"]
-    return "; ".join(said + [v for k, v in MEANINGS.items() if k in meant]) + "."
+    said += [v for k, v in MEANINGS.items() if k in meant]
+    said += [f"{label(k)} by {v}" for k, v in group.get("signatures", {}).items()]
+    return "; ".join(said) + "."
 
 
 def _patterns(key: str) -> list[str]:
