@@ -524,6 +524,22 @@ def test_the_stage_fetches_a_csv_without_loading_tensorflow(stage, tmp_path):
     assert len(examples(tmp_path / "data/raw/own")) == 2
 
 
+def test_another_process_fetches_the_same_bytes(tmp_path):
+    """Examples of several features: protobuf writes them in an order of the process."""
+    code = (
+        "import sys; from pathlib import Path; from engram import datasets\n"
+        "datasets.fetch('tiny_french', Path(sys.argv[1]), 'x')"
+    )
+    found = []
+    for name in ("one", "other"):
+        target = tmp_path / name / "tiny_french"
+        run = [sys.executable, "-c", code, str(target)]
+        done = subprocess.run(run, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        found.append(files(target))
+    assert found[0] == found[1]
+
+
 def test_the_stage_ends_with_one_line_for_a_malformed_csv(stage, tmp_path):
     done = stage("a,b\n1,2\n3,slow\n")
     assert done.returncode != 0

@@ -20,6 +20,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import checksums, downloader, resource
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 from tensorflow_datasets.core.download.util import DownloadError
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from engram import repository
 from engram.datasets.parallel_text import ParallelTextBuilder
@@ -36,6 +37,8 @@ class FetchError(RuntimeError):
 def download_and_prepare(builder: tfds.core.DatasetBuilder, downloads: Path) -> None:
     """Runs the builder, with its downloads taken from the mirror where there is one.
 
+    Equal examples make equal files.
+
     Raises:
         FetchError: naming the file and what to do, within seconds.
     """
@@ -48,8 +51,14 @@ def download_and_prepare(builder: tfds.core.DatasetBuilder, downloads: Path) -> 
         options["timeout"] = options.get("timeout") or SECONDS_TO_CONNECT
         return send(adapter, request, **options)
 
+    serialized = ExampleSerializer.serialize_example
+
+    def in_order(serializer, example):  # TFDS' order of features is that of a process
+        return serializer.get_tf_example(example).SerializeToString(deterministic=True)
+
     downloader.MAX_RETRIES = 0  # TFDS would try for about 205 s
     requests.adapters.HTTPAdapter.send = bounded
+    ExampleSerializer.serialize_example = in_order
     try:
         builder.download_and_prepare(
             download_dir=str(downloads),
@@ -60,6 +69,7 @@ def download_and_prepare(builder: tfds.core.DatasetBuilder, downloads: Path) -> 
     finally:
         downloader.MAX_RETRIES = retries
         requests.adapters.HTTPAdapter.send = send
+        ExampleSerializer.serialize_example = serialized
 
 
 def seed(builder: tfds.core.DatasetBuilder, mirror: Path, downloads: Path) -> None:
