@@ -177,6 +177,7 @@ def experiment(model, train=SOLVED, dataset="toy", start=None, task="forecasting
         **dict.fromkeys(("stlm", "parallel_stlm", "conv_stlm"), "layers/stlm"),
         **dict.fromkeys(("rbm", "pca"), "layers/rbm"),
         **dict.fromkeys(("transformer", "seq2seq"), "layers/attention"),
+        "very_deep_net": "layers/rezero.py",
     }
     return {
         "task": task,

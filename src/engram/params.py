@@ -130,6 +130,8 @@ def _cliff_faults(name: str, block: dict, values: dict) -> list[str]:
     if block["start"] not in stacks:
         known = list(stacks) if pretrained else [*stacks, prepared]
         return [*faults, _unknown((*where, "start"), block["start"], known)]
+    if not pretrained:
+        return faults
     stack = values["pretraining"][stacks[block["start"]]]
     wanted = {
         "dataset": ({stack["dataset"]}, {block["dataset"]}),
