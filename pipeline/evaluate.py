@@ -19,11 +19,10 @@ def main(name: str) -> None:
     trained = [
         models.load(*words, out / "models" / f"seed-{seed}.keras") for seed in runs
     ]
-    seeds = list(runs.values())
+    seeds, best = list(runs.values()), [run["best_epoch"] for run in runs.values()]
     prepared, fitted = Path("data/prepared", experiment["dataset"]), seeds[0]["fitted"]
     found = task.evaluate(trained, prepared, fitted)
     solved = hasattr(trained[0], "solve")  # at once, without a rate or epochs
-    best = [run["best_epoch"] for run in seeds]
     about = {
         "experiment": name,
         **{key: experiment[key] for key in ("task", "dataset", "model")},
