@@ -197,7 +197,7 @@ class SmoothedCrossEntropy(keras.losses.Loss):
         y = ops.expand_dims(ops.cast(y_true, "int32"), -1)  # (B, T, 1)
         e = self.smoothing
 
-        @ops.custom_gradient  # passes over `z` are what it costs: these are the fewest
+        @ops.custom_gradient  # passes over `z` are what it costs, and `p` is kept
         def cross_entropy(z):
             highest = ops.max(z, axis=-1, keepdims=True)  # (B, T, 1)
             p = ops.exp(z - highest)  # (B, T, V), times the sum below
