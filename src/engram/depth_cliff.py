@@ -69,10 +69,11 @@ def measure(
     """
     rows = []
     for name, net in nets.items():
-        for depth in depths:
+        height = math.inf
+        if net["pretrained"]:
+            height = _height(start, train["seeds"][0])
+        for depth in (one for one in depths if one <= height):
             build = _builder(spec, start, depth, width, net, train["optimizer"])
-            if net["pretrained"] and depth > _height(start, train["seeds"][0]):
-                continue
             rates = net["learning_rate"]
             found = _measured(build, prepared, spec, rates, train)
             row = {"net": name, "depth": depth, **found}
