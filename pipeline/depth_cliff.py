@@ -1,4 +1,7 @@
-"""data/prepared/<dataset> + a stack of RBMs -> results/<cliff>.{json,png}."""
+"""data/prepared/<dataset> + a stack of RBMs -> results/<cliff>.{json,png}.
+
+One that was stopped goes on where it was.
+"""
 
 import json
 import sys
@@ -10,25 +13,36 @@ from engram import params
 def main(name: str) -> None:
     """Measures the depth cliff `name` of `params.yaml`."""
     block = params.load_or_exit()["depth_cliffs"][name]
-    from engram import depth_cliff, tracking  # after the check: TensorFlow
+    # after the check: TensorFlow
+    from engram import depth_cliff, tracking, training, unfinished
+    from engram.models import very_deep_net
 
-    prepared, results = Path("data/prepared", block["dataset"]), Path("results")
+    prepared, start = Path("data/prepared", block["dataset"]), Path(block["start"])
     spec = json.loads((prepared / "spec.json").read_text())
     how = {key: block[key] for key in ("depths", "width", "nets", "train")}
-    with tracking.run(
-        name=name,
-        group=block["dataset"],
-        params=block,
-        tags={"depth_cliff": name},
-        spec=spec,
-    ) as (_, record):
-        rows = depth_cliff.measure(
-            prepared, Path(block["start"]), spec, record=record, **how
-        )
+    code = [depth_cliff, training, very_deep_net]
+    like = unfinished.like(block, [prepared, start], code)
+    with (
+        unfinished.rows(Path("runs", name, "unfinished.json"), like) as (known, keep),
+        tracking.run(
+            name=name,
+            group=block["dataset"],
+            params=block,
+            tags={"depth_cliff": name},
+            spec=spec,
+        ) as (_, record),
+    ):
+        rows = []
+        for row in depth_cliff.measure(prepared, start, spec, known=known, **how):
+            rows.append(row)
+            if len(rows) > len(known):
+                keep(rows)
+            record(depth_cliff.numbers(row), row["depth"])
+        results = Path("results")
         results.mkdir(exist_ok=True)
         (results / f"{name}.json").write_text(json.dumps(rows, indent=2) + "\n")
-        picture = results / f"{name}.png"
         figure = depth_cliff.draw(rows, block["train"]["optimizer"])
+        picture = results / f"{name}.png"
         figure.savefig(picture, dpi=120, metadata={"Software": None})
         tracking.log_files([picture], "figures")
 

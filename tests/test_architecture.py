@@ -33,6 +33,8 @@ ARROWS = {
     "schedules": set(),
     "training": {"distribution", "schedules"},
     "depth_cliff": {"gradient_flow", "layers", "models", "tasks", "training"},
+    "trainability_map": {"gradient_flow", "tasks"},
+    "unfinished": set(),
     "tracking": {"repository"},
     "repository": set(),
     "param_forms": set(),

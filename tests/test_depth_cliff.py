@@ -55,8 +55,8 @@ def prepared(tmp_path_factory):
     return folder
 
 
-def _measured(prepared, depths, nets, **changes):
-    spec, told = json.loads((prepared / "spec.json").read_text()), []
+def _measured(prepared, depths, nets, known=(), **changes):
+    spec = json.loads((prepared / "spec.json").read_text())
     rows = depth_cliff.measure(
         prepared,
         prepared,
@@ -65,40 +65,51 @@ def _measured(prepared, depths, nets, **changes):
         width=6,
         nets=nets,
         train=TRAIN | changes,
-        record=lambda numbers, depth: told.append((depth, numbers)),
+        known=list(known),
     )
-    return rows, told
+    return list(rows)
 
 
 def test_a_row_for_each_net_and_depth_that_the_stack_reaches(prepared):
     nets = {"plain": PLAIN, "stacked": {**PLAIN, "pretrained": True}}
-    rows, told = _measured(prepared, [1, 3], nets, epochs=1)
+    rows = _measured(prepared, [1, 3], nets, epochs=1)
     assert [(row["net"], row["depth"]) for row in rows] == [
         ("plain", 1),
         ("plain", 3),
         ("stacked", 1),
     ]
-    assert told[1] == (
-        3,
-        {"accuracy/plain": rows[1]["accuracy"], "ratio/plain": rows[1]["ratio"]},
-    )
+    assert depth_cliff.numbers(rows[1]) == {
+        "accuracy/plain": rows[1]["accuracy"],
+        "ratio/plain": rows[1]["ratio"],
+    }
     figure = depth_cliff.draw(rows, "sgd")
     lines = [axis.get_lines() for axis in figure.axes]
     assert [line.get_xdata().tolist() for line in lines[0][:2]] == [[1, 3], [1]]
     assert lines[0][0].get_ydata()[1] == 100 * rows[1]["accuracy"]
 
 
+def test_rows_that_are_known_are_not_trained_again(prepared, monkeypatch):
+    whole = _measured(prepared, [1, 2], {"net": PLAIN}, epochs=1)
+    trained, train = [], depth_cliff.training.train
+    monkeypatch.setattr(
+        depth_cliff.training, "train", lambda *a: trained.append(a) or train(*a)
+    )
+    known = whole[:1]
+    assert _measured(prepared, [1, 2], {"net": PLAIN}, known, epochs=1) == whole
+    assert len(trained) == 1
+
+
 def test_validation_keeps_the_rate_that_learns(prepared):
     net = {**PLAIN, "activation": "relu", "learning_rate": [1e-6, 0.1]}
-    (row,), _ = _measured(prepared, [1], {"net": net}, epochs=8)
+    (row,) = _measured(prepared, [1], {"net": net}, epochs=8)
     assert row["rate"] == 0.1 and row["accuracy"] > 0.95
 
 
 def test_a_gradient_that_is_0_makes_no_ratio_and_no_point(prepared):
     nets = {"closed": {**PLAIN, "path": "rezero"}, "plain": PLAIN}
-    rows, told = _measured(prepared, [1, 2], nets, epochs=1)
+    rows = _measured(prepared, [1, 2], nets, epochs=1)
     assert [row["ratio"] is None for row in rows] == [False, True, False, False]
-    assert set(told[1][1]) == {"accuracy/closed"}
+    assert set(depth_cliff.numbers(rows[1])) == {"accuracy/closed"}
     json.loads(json.dumps(rows), parse_constant=pytest.fail)
     _, below = depth_cliff.draw(rows, "sgd").axes
     assert [len(line.get_xdata()) for line in below.get_lines()[:2]] == [1, 2]
@@ -114,16 +125,16 @@ def test_a_seed_that_fails_with_the_rate_of_the_first_counts_as_chance(
             raise depth_cliff.training.Diverged
         return train(build, batches, how, seeds, recorder)
 
-    (alone,), _ = _measured(prepared, [1], {"net": PLAIN}, epochs=1)
+    (alone,) = _measured(prepared, [1], {"net": PLAIN}, epochs=1)
     monkeypatch.setattr(depth_cliff.training, "train", second_fails)
-    (row,), _ = _measured(prepared, [1], {"net": PLAIN}, epochs=1, seeds=[1, 2])
+    (row,) = _measured(prepared, [1], {"net": PLAIN}, epochs=1, seeds=[1, 2])
     assert row["accuracy"] == pytest.approx((alone["accuracy"] + 1 / 3) / 2)
 
 
 def test_the_mean_and_spread_are_over_seeds(prepared):
-    rows, _ = _measured(prepared, [1], {"net": PLAIN}, seeds=[1, 2], epochs=1)
+    rows = _measured(prepared, [1], {"net": PLAIN}, seeds=[1, 2], epochs=1)
     alone = [
-        _measured(prepared, [1], {"net": PLAIN}, seeds=[seed], epochs=1)[0][0]
+        _measured(prepared, [1], {"net": PLAIN}, seeds=[seed], epochs=1)[0]
         for seed in (1, 2)
     ]
     right = [one["accuracy"] for one in alone]

@@ -80,6 +80,7 @@ def test_every_suite_resolves_to_the_stages_of_its_params(resolved, suite):
     expected |= {f"{s}@{n}" for s in ("fetch", "prepare") for n in values["datasets"]}
     expected |= {f"pretrain@{n}" for n in values["pretraining"]}
     expected |= {f"depth_cliff@{n}" for n in values["depth_cliffs"]}
+    expected |= {f"trainability_map@{n}" for n in values["trainability_maps"]}
     expected |= {f"{s}@{n}" for s in ("train", "evaluate") for n in values["experiments"]}
     assert set(resolved[suite]) == expected
 
@@ -160,11 +161,13 @@ def loaded(tmp_path_factory):
             "coded-stack": toy.stack("deep_autoencoder", **PICTURES),
         },
         depth_cliffs={"cliff": toy.cliff()},
+        trainability_maps={"map": toy.trainability_map()},
     )
     toy.write_dvc_config(copy)
     found = {}
     with toy.warm_python() as warm:
-        order = "fetch prepare pretrain train evaluate depth_cliff compare".split()
+        order = "fetch prepare pretrain train evaluate depth_cliff".split()
+        order += ["trainability_map", "compare"]
         stages = toy.stages(copy)["."]
         for name in sorted(stages, key=lambda name: order.index(name.split("@")[0])):
             kind, _, key = name.partition("@")
@@ -210,7 +213,7 @@ KINDS += ["compare", *(f"prepare@{name}" for name in PREPARED)]
 KINDS += ["train@adding-gru", "evaluate@adding-gru"]
 KINDS += ["pretrain@stack", "train@stacked", "evaluate@stacked"]
 KINDS += ["pretrain@coded-stack", "train@coded", "evaluate@coded"]
-KINDS += ["depth_cliff@cliff"]
+KINDS += ["depth_cliff@cliff", "trainability_map@map"]
 KINDS += [f"{kind}@toy-{word}" for kind in ("train", "evaluate") for word in MODELS]
 KINDS += [f"{kind}@grid-{word}" for kind in ("train", "evaluate") for word in ON_A_GRID]
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import toy
 import yaml
 
 from engram import params
@@ -535,6 +536,36 @@ def test_a_depth_cliff_has_names_that_mlflow_and_compare_leave_free(tour, fault)
     nets = cliffs["depth-cliff"]["nets"]
     nets["ReLU (He)"] = nets.pop("ReLU He")
     assert "'ReLU (He)'" in fault(tour)
+
+
+# --- trainability maps ----------------------------------------------------------------
+
+
+@pytest.fixture
+def mapped(tour):
+    tour["trainability_maps"]["map"] = toy.trainability_map()
+    return tour["trainability_maps"]["map"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("dataset", "digit", "dataset: unknown 'digit'. Did you mean 'digits'?"),
+        ("dataset", "ring_road", "dataset: must be one of task 'classification'."),
+        ("activation", "tan", "activation: Input should be 'tanh'"),
+        ("depths", [10], "depths"),
+        ("sigma_w2", [1.0, 0.0], "sigma_w2"),
+    ],
+)
+def test_a_trainability_map_fits_its_data(tour, mapped, fault, key, value, told):
+    mapped[key] = value
+    assert f"trainability_maps.map.{told}" in fault(tour)
+
+
+def test_a_trainability_map_has_a_name_of_its_own(tour, mapped, fault):
+    tour["trainability_maps"]["depth-cliff"] = mapped
+    told = "trainability_maps.depth-cliff: depth_cliffs has a block of this name."
+    assert told in fault(tour)
 
 
 # --- pretraining ----------------------------------------------------------------------

@@ -233,6 +233,19 @@ def cliff():
     }
 
 
+def trainability_map():
+    """Four nets on the digits, soon trained."""
+    return {
+        "dataset": "digits",
+        "activation": "tanh",
+        "width": 4,
+        "depths": [1, 2],
+        "sigma_w2": [1.0, 2.0],
+        "sigma_b2": 0.05,
+        "train": {"steps": 2, "batch_size": 10, "learning_rate": 0.1, "seed": 1},
+    }
+
+
 def write_params(
     folder,
     experiments,
@@ -240,12 +253,14 @@ def write_params(
     reference="persistence",
     pretraining=None,
     depth_cliffs=None,
+    trainability_maps=None,
 ):
     values = {
         "datasets": datasets or {"toy": dataset()},
         "pretraining": pretraining or {},
         "experiments": experiments,
         "depth_cliffs": depth_cliffs or {},
+        "trainability_maps": trainability_maps or {},
         "compare": {"reference": reference, "published": []},
     }
     text = yaml.safe_dump(json.loads(json.dumps(values)), sort_keys=False)

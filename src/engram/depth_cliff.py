@@ -11,7 +11,7 @@ A seed whose loss becomes no number with the rate that was kept counts as chance
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -50,9 +50,9 @@ def measure(
     width: int,
     nets: dict[str, dict[str, Any]],
     train: dict[str, Any],
-    record: Callable[[dict[str, float], int], None],
-) -> list[Row]:
-    """Returns a row for each net and depth.
+    known: list[Row],
+) -> Iterator[Row]:
+    """Yields a row for each net and depth.
 
     Args:
         prepared: folder that `classification.prepare` wrote.
@@ -65,22 +65,26 @@ def measure(
             `pretrained`, whether the stack's weights are what training starts from, and
             `learning_rate`, a list.
         train: `epochs`, `batch_size`, `optimizer` and `seeds`.
-        record: is told a row's numbers under the net's name, at the depth.
+        known: rows that were measured before, yielded as they are.
     """
-    rows = []
+    measured = {(row["net"], row["depth"]): row for row in known}
     for name, net in nets.items():
         height = math.inf
         if net["pretrained"]:
             height = _height(start, train["seeds"][0])
         for depth in (one for one in depths if one <= height):
-            build = _builder(spec, start, depth, width, net, train["optimizer"])
-            rates = net["learning_rate"]
-            found = _measured(build, prepared, spec, rates, train)
-            row = {"net": name, "depth": depth, **found}
-            numbers = {f"{key}/{name}": row[key] for key in ("accuracy", "ratio")}
-            record({k: v for k, v in numbers.items() if v is not None}, depth)
-            rows.append(row)
-    return rows
+            if (row := measured.get((name, depth))) is None:
+                build = _builder(spec, start, depth, width, net, train["optimizer"])
+                rates = net["learning_rate"]
+                found = _measured(build, prepared, spec, rates, train)
+                row = {"net": name, "depth": depth, **found}
+            yield row
+
+
+def numbers(row: Row) -> dict[str, float]:
+    """Returns a row's numbers under its net's name, those that there are."""
+    some = {f"{key}/{row['net']}": row[key] for key in ("accuracy", "ratio")}
+    return {key: value for key, value in some.items() if value is not None}
 
 
 def _builder(spec, start, depth, width, net, optimizer):

@@ -44,6 +44,8 @@ def load(path: str | Path = "params.yaml") -> dict[str, Any]:
             faults += _experiment_faults(name, block, values)
         for name, block in values["depth_cliffs"].items():
             faults += _cliff_faults(name, block, values)
+        for name, block in values["trainability_maps"].items():
+            faults += _image_faults(("trainability_maps", name), block, values)
         faults += _compare_faults(values)
     if faults:
         raise ParamsError("\n".join(f"{path}: {fault}" for fault in faults))
@@ -110,11 +112,11 @@ def _pretraining_faults(name: str, block: dict, values: dict) -> list[str]:
     return faults
 
 
-def _cliff_faults(name: str, block: dict, values: dict) -> list[str]:
-    where = ("depth_cliffs", name)
+def _image_faults(where: tuple[str, ...], block: dict, values: dict) -> list[str]:
+    """Finds what of a measurement on labelled images has no place in this file."""
     if block["dataset"] not in values["datasets"]:
         return [_unknown((*where, "dataset"), block["dataset"], values["datasets"])]
-    faults = []
+    faults, (kind, name) = [], where
     if (task := values["datasets"][block["dataset"]]["task"]) != "classification":
         faults.append(
             f"{'.'.join(where)}.dataset: must be one of task 'classification'."
@@ -122,6 +124,17 @@ def _cliff_faults(name: str, block: dict, values: dict) -> list[str]:
         )
     if name in ("comparison", "summary"):
         faults.append(f"{'.'.join(where)}: `compare` writes a file of this name.")
+    for other in ("depth_cliffs", "experiments", "pretraining"):
+        if kind == "trainability_maps" and name in values[other]:
+            faults.append(f"{'.'.join(where)}: {other} has a block of this name.")
+    return faults
+
+
+def _cliff_faults(name: str, block: dict, values: dict) -> list[str]:
+    where = ("depth_cliffs", name)
+    faults = _image_faults(where, block, values)
+    if block["dataset"] not in values["datasets"]:
+        return faults
     pretrained = any(net["pretrained"] for net in block["nets"].values())
     stacks = {f"runs/{stack}/pretrained": stack for stack in values["pretraining"]}
     prepared = f"data/prepared/{block['dataset']}"

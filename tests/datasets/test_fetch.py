@@ -488,6 +488,7 @@ datasets:
     prepare: {history: 1, horizon: 1, split: [0.6, 0.2, 0.2]}
 pretraining: {}
 depth_cliffs: {}
+trainability_maps: {}
 experiments: {}
 compare: {reference: stlm, published: []}
 """

@@ -126,6 +126,27 @@ class DepthCliff(Block):
     train: CliffTraining
 
 
+class MapTraining(Block):
+    """How each net of a trainability map trains."""
+
+    steps: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    seed: Annotated[int, Field(ge=0)]
+
+
+class TrainabilityMap(Block):
+    """Random nets of several depths and scales of weights (`trainability_map.py`)."""
+
+    dataset: Word
+    activation: Literal["tanh", "sigmoid"]
+    width: Positive
+    depths: Annotated[list[Positive], Field(min_length=2)]
+    sigma_w2: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2)]
+    sigma_b2: Annotated[float, Field(ge=0)]
+    train: MapTraining
+
+
 class Experiment(Block):
     """An experiment: one model on one dataset."""
 
@@ -165,4 +186,5 @@ class Params(Block):
     pretraining: dict[Word, Pretraining]
     experiments: dict[Word, Experiment]
     depth_cliffs: dict[Word, DepthCliff]
+    trainability_maps: dict[Word, TrainabilityMap]
     compare: Compare
