@@ -9,7 +9,7 @@ import pytest
 from engram import trainability_map
 from engram.gradient_flow import theory
 
-TRAIN = {"steps": 30, "batch_size": 32, "learning_rate": 0.3, "seed": 1}
+TRAIN = {"steps": 30, "batch_size": 32, "learning_rate": 0.6, "seed": 1}
 HOW = {"activation": "tanh", "width": 8, "sigma_b2": 0.05, "train": TRAIN}
 
 

@@ -50,7 +50,9 @@ def measure(
         depths: hidden layers of the nets.
         sigma_w2: variances of weights, each times the inputs of a unit.
         sigma_b2: float, variance of biases.
-        train: `steps`, `batch_size`, `learning_rate` of plain SGD, and `seed`.
+        train: `steps`, `batch_size`, `seed`, and `learning_rate` of plain SGD, which is
+            divided by the depth: where gradients stay as they are, each of `depth` layers
+            moves the logits by as much.
         known: rows that were measured before, yielded as they are.
     """
     found = {(row["sigma_w2"], row["depth"]): row for row in known}
@@ -94,7 +96,7 @@ def net(
         model.add(keras.layers.Dense(width, activation))
     model.add(keras.layers.Dense(spec["classes"]))
     model.compile(
-        keras.optimizers.SGD(train["learning_rate"]),
+        keras.optimizers.SGD(train["learning_rate"] / depth),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,
     )
