@@ -32,11 +32,13 @@ IMAGES = {"dataset": "digits", "task": "classification"}
 PICTURES = {"dataset": "pictures", "task": "reconstruction"}
 SENTENCES = {"dataset": "tiny_french", "task": "translation", "train": toy.BY_TOKENS}
 ON_A_GRID = ("conv_lstm", "conv_stlm")  # words of another task, too
+OF_ONES_OWN = ("detector_csv", "picture_folder")
 DOWNLOADS = {
     f"fetch@{source}"
     for source in (
         "los_loop",
         "mnist",
+        "fashion_mnist",
         "nyc_taxi",
         "montevideo_bus",
         "multi30k",
@@ -132,6 +134,7 @@ def loaded(tmp_path_factory):
     """Runs every stage kind with every word; returns (declared, loaded) by stage."""
     copy = tmp_path_factory.mktemp("loaded")
     toy.copy_repository(copy)
+    toy.write_pictures(copy / "mine")
     tables = "src/engram/datasets/checksums.tsv"
     toy.write_params(
         copy,
@@ -149,7 +152,8 @@ def loaded(tmp_path_factory):
         }
         | {"adding-gru": toy.experiment("gru", dataset="adding", task="sequences")},
         {"toy": toy.dataset()}
-        | {s: toy.dataset(tables, s) for s in params.SOURCES if s != "detector_csv"}
+        | {s: toy.dataset(tables, s) for s in params.SOURCES if s not in OF_ONES_OWN}
+        | {"picture_folder": toy.dataset("mine", "picture_folder")}
         | {"adding": toy.dataset(tables, "adding", task="sequences")}
         | {"moving_digits": toy.dataset(tables, "moving_digits", task="video")}
         | {"digits": toy.dataset(tables, "digits", task="classification")}
@@ -244,11 +248,12 @@ def test_a_stage_of_a_model_loads_no_other_model(loaded, kind):
 
 
 def test_every_model_task_and_source_word_loads_the_module_of_its_name(tmp_path):
+    toy.write_pictures(tmp_path / "mine")
     code = (
         "import json, pathlib, sys; from engram import datasets, models, params, tasks\n"
         "at, form = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])\n"
         "def builder(word):\n"
-        "    built = datasets.builder(word, at, 'x.csv', **form.get(word, {}))\n"
+        "    built = datasets.builder(word, at, at / 'mine', **form.get(word, {}))\n"
         "    module, ours = type(built).__module__, f'engram.datasets.{word}'\n"
         "    catalogue = module.startswith('tensorflow_datasets.')\n"
         "    return ours if catalogue and ours in sys.modules else module\n"

@@ -72,6 +72,22 @@ IMAGES = {
         "hidden_rate": 0.5,
         "logits": "zeros",
     },
+    "cnn": {
+        "filters": [2, 3],
+        "kernel_size": 3,
+        "units": 4,
+        "dropout": 0.1,
+        "optimizer": "adam",
+    },
+    "residual_cnn": {
+        "filters": [2, 3],
+        "blocks": 1,
+        "flip": True,
+        "shift": 0.2,
+        "dropout": 0.1,
+        "weight_decay": 0.001,
+        "optimizer": "sgd",
+    },
     "very_deep_net": {
         "depth": 2,
         "width": 4,
@@ -139,6 +155,7 @@ FETCH = {  # of each source word that has arguments
     "copy_memory": {"delay": 3, "train": 60, "test": 20},
     "moving_digits": {"clips": 5},
     "digits": {"unseen_hands": False},
+    "picture_folder": {"side": 8, "colour": True, "test": 0.2},
     "bars_and_stripes": {"size": 3},
     "multi30k": {"language": "fr"},
 }
@@ -178,6 +195,7 @@ def experiment(model, train=SOLVED, dataset="toy", start=None, task="forecasting
         **dict.fromkeys(("rbm", "pca"), "layers/rbm"),
         **dict.fromkeys(("transformer", "seq2seq"), "layers/attention"),
         "very_deep_net": "layers/rezero.py",
+        "residual_cnn": "layers/augmentation.py",
     }
     return {
         "task": task,
@@ -282,6 +300,17 @@ def write_csv(path, last_line=None):
     if last_line:  # at the end of the validation part
         lines[191] = last_line
     path.write_text("\n".join(lines) + "\n")
+
+
+def write_pictures(folder):
+    """Twenty pictures of one colour for each of two classes, sides of 8 to 17 pixels."""
+    from PIL import Image
+
+    for tint, name in enumerate(("cat", "dog")):
+        (folder / name).mkdir(parents=True)
+        for n in range(20):
+            colour = (10 * n, 200 * tint, 30)
+            Image.new("RGB", (8 + n % 10, 12), colour).save(folder / name / f"{n}.png")
 
 
 def copy_repository(folder):

@@ -22,12 +22,12 @@ def fetch(source: str, target: Path, file: str, **arguments) -> None:
     Args:
         source: a word of `builder`.
         target: folder to write, such as `data/raw/ring_road`.
-        file: where the readings come from, for `source: detector_csv`.
+        file: what is read, for the sources `detector_csv` and `picture_folder`.
         **arguments: of the builder, from the dataset's `fetch` block.
 
     Raises:
         mirror.FetchError: if a file is missing, unreachable or not the one expected.
-        readings.ReadingsError: if a file of readings is malformed.
+        ValueError: if a file or folder of one's own is malformed.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -87,6 +87,14 @@ def builder(
         from engram.datasets import mnist
 
         return mnist.build(**kind)
+    if source == "fashion_mnist":
+        from engram.datasets import fashion_mnist
+
+        return fashion_mnist.build(**kind)
+    if source == "picture_folder":
+        from engram.datasets.picture_folder import PictureFolder
+
+        return PictureFolder(file=file, **arguments, **kind)
     if source == "moving_digits":
         from engram.datasets.moving_digits import MovingDigits
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         TransformerDecoderBlock,
         TransformerEncoderBlock,
     )
+    from engram.layers.augmentation import Augmentation
     from engram.layers.rbm.rbm import RBM
     from engram.layers.rezero import ReZero
     from engram.layers.stlm.conv_stlm import ConvSTLM1D, ConvSTLM2D, ConvSTLM3D
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from engram.layers.stlm.stlm_cell import STLMCell
 
 __all__ = [
+    "Augmentation",
     "RBM",
     "ReZero",
     "STLM",
@@ -46,6 +48,10 @@ __all__ = [
 
 
 def __getattr__(name: str):
+    if name == "Augmentation":
+        from engram.layers.augmentation import Augmentation
+
+        return Augmentation
     if name == "RBM":
         from engram.layers.rbm.rbm import RBM
 

@@ -202,6 +202,14 @@ def _module(word: str) -> ModuleType:
         from engram.models import very_deep_net
 
         return very_deep_net
+    if word == "cnn":
+        from engram.models import cnn
+
+        return cnn
+    if word == "residual_cnn":
+        from engram.models import residual_cnn
+
+        return residual_cnn
     if word == "pca":
         from engram.models import pca
 

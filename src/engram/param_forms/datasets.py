@@ -54,6 +54,14 @@ class Digits(Block):
     unseen_hands: bool
 
 
+class PictureFolder(Block):
+    """What becomes of one's own pictures (`source: picture_folder`)."""
+
+    side: Annotated[int, Field(ge=8, le=512, strict=True)]
+    colour: bool
+    test: Share
+
+
 class BarsAndStripes(Block):
     """How large images of bars and stripes are (`source: bars_and_stripes`)."""
 
@@ -132,6 +140,8 @@ SOURCES: dict[str, type[Block]] = {
     "adding": Adding,
     "copy_memory": CopyMemory,
     "mnist": NoArguments,
+    "fashion_mnist": NoArguments,
+    "picture_folder": PictureFolder,
     "digits": Digits,
     "moving_digits": MovingDigits,
     "bars_and_stripes": BarsAndStripes,

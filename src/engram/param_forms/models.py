@@ -115,6 +115,28 @@ class VeryDeepNet(Remedies):
     optimizer: Literal["sgd", "adam"]
 
 
+class Cnn(Block):
+    """Arguments of `models/cnn.py`."""
+
+    filters: Annotated[list[Positive], Field(min_length=1)]
+    kernel_size: Positive
+    units: Positive
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    optimizer: Literal["sgd", "adam"]
+
+
+class ResidualCnn(Block):
+    """Arguments of `models/residual_cnn.py`."""
+
+    filters: Annotated[list[Positive], Field(min_length=1)]
+    blocks: Positive
+    flip: bool
+    shift: Annotated[float, Field(ge=0, lt=1)]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    optimizer: Literal["sgd", "adam"]
+
+
 class Pca(Block):
     """Arguments of `models/pca.py`."""
 
@@ -173,6 +195,8 @@ MODELS: dict[str, type[Block]] = {
     "conv_stlm": ConvStlm,
     "deep_net": DeepNet,
     "very_deep_net": VeryDeepNet,
+    "cnn": Cnn,
+    "residual_cnn": ResidualCnn,
     "rbm": Rbm,
     "pca": Pca,
     "deep_autoencoder": DeepAutoencoder,
