@@ -107,7 +107,9 @@ def test_a_machine_learns_all_images_and_tells_its_exact_likelihood(bars, fitted
     assert found["metrics"]["log_likelihood_backward"] == pytest.approx(exact.mean())
     gap = found["metrics"]["gap_to_bound"]
     assert gap == pytest.approx(bound(2) - exact.mean(), abs=1e-9) and 0 < gap < 0.1
-    assert history["val_loss"][-1] == pytest.approx(-exact.mean(), abs=1e-6)
+    # log Z of an epoch has 32 bits
+    unit = float(np.spacing(np.float32(enumeration.log_partition(model.rbm))))
+    assert history["val_loss"][-1] == pytest.approx(-exact.mean(), abs=2 * unit)
     assert history["val_loss"][-1] < history["val_loss"][0]
 
 
