@@ -567,6 +567,12 @@ def test_a_trainability_map_has_a_name_of_its_own(tour, mapped, fault):
     assert told in fault(tour)
 
 
+def test_a_depth_cliff_has_a_name_of_its_own(tour, fault):
+    tour["depth_cliffs"]["digits-dbn"] = tour["depth_cliffs"]["depth-cliff"]
+    told = "depth_cliffs.digits-dbn: experiments has a block of this name."
+    assert told in fault(tour)
+
+
 # --- pretraining ----------------------------------------------------------------------
 
 

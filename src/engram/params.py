@@ -124,8 +124,9 @@ def _image_faults(where: tuple[str, ...], block: dict, values: dict) -> list[str
         )
     if name in ("comparison", "summary"):
         faults.append(f"{'.'.join(where)}: `compare` writes a file of this name.")
-    for other in ("depth_cliffs", "experiments", "pretraining"):
-        if kind == "trainability_maps" and name in values[other]:
+    # Each writes runs/<name>, and the two kinds of measurement results/<name>.
+    for other in ("pretraining", "experiments", "depth_cliffs", "trainability_maps"):
+        if other != kind and name in values[other]:
             faults.append(f"{'.'.join(where)}: {other} has a block of this name.")
     return faults
 

@@ -57,7 +57,7 @@ def build(
 def _block(h, filters, strides, n):
     new = _bent(h, f"{n}a")
     short = h
-    if strides > 1 or h.shape[-1] != filters:
+    if strides > 1:
         short = _convolution(filters, 1, strides, f"short_{n}")(new)
     new = _convolution(filters, 3, strides, f"{n}a")(new)
     new = _convolution(filters, 3, 1, f"{n}b")(_bent(new, f"{n}b"))
