@@ -3,6 +3,7 @@
 One that was stopped goes on where it was.
 """
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -20,10 +21,11 @@ def main(name: str) -> None:
     prepared, start = Path("data/prepared", block["dataset"]), Path(block["start"])
     spec = json.loads((prepared / "spec.json").read_text())
     how = {key: block[key] for key in ("depths", "width", "nets", "train")}
+    measure = functools.partial(depth_cliff.measure, prepared, start, spec, **how)
     code = [depth_cliff, training, very_deep_net]
     like = unfinished.like(block, [prepared, start], code)
     with (
-        unfinished.rows(Path("runs", name, "unfinished.json"), like) as (known, keep),
+        unfinished.rows(Path("runs", name, "unfinished.json"), like, measure) as measured,
         tracking.run(
             name=name,
             group=block["dataset"],
@@ -33,10 +35,8 @@ def main(name: str) -> None:
         ) as (_, record),
     ):
         rows = []
-        for row in depth_cliff.measure(prepared, start, spec, known=known, **how):
+        for row in measured:
             rows.append(row)
-            if len(rows) > len(known):
-                keep(rows)
             record(depth_cliff.numbers(row), row["depth"])
         results = Path("results")
         results.mkdir(exist_ok=True)

@@ -3,6 +3,7 @@
 One that was stopped goes on where it was.
 """
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -20,9 +21,10 @@ def main(name: str) -> None:
     prepared = Path("data/prepared", block["dataset"])
     spec = json.loads((prepared / "spec.json").read_text())
     how = {key: value for key, value in block.items() if key != "dataset"}
+    measure = functools.partial(trainability_map.measure, prepared, spec, **how)
     like = unfinished.like(block, [prepared], [trainability_map, classification])
     with (
-        unfinished.rows(Path("runs", name, "unfinished.json"), like) as (known, keep),
+        unfinished.rows(Path("runs", name, "unfinished.json"), like, measure) as measured,
         tracking.run(
             name=name,
             group=block["dataset"],
@@ -32,10 +34,8 @@ def main(name: str) -> None:
         ) as (_, record),
     ):
         rows = []
-        for row in trainability_map.measure(prepared, spec, known=known, **how):
+        for row in measured:
             rows.append(row)
-            if len(rows) > len(known):
-                keep(rows)
             if row["accuracy"] is not None:
                 record({f"accuracy/{row['sigma_w2']}": row["accuracy"]}, row["depth"])
         theory = block["activation"], block["sigma_b2"]

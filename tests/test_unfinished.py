@@ -17,28 +17,39 @@ def data(tmp_path):
     return folder.parent
 
 
+def measure(known, depths=(1, 2, 3)):
+    """Yields what is known, then a row of each other depth; the third one is stopped."""
+    yield from known
+    for depth in depths[len(known) :]:
+        if depth == 3:
+            raise KeyboardInterrupt
+        yield {"depth": depth}
+
+
 @pytest.fixture
 def stopped(tmp_path, data):
     """A file of two rows, as a measurement leaves it that is stopped in its third."""
     file = tmp_path / "runs/map/unfinished.json"
     like = unfinished.like(BLOCK, [data], [unfinished])
-    with (
-        pytest.raises(KeyboardInterrupt),
-        unfinished.rows(file, like) as (known, keep),
-    ):
-        assert known == []
-        keep([{"depth": 1}])
-        keep([{"depth": 1}, {"depth": 2}])
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), unfinished.rows(file, like, measure) as rows:
+        for count, row in enumerate(rows, start=1):
+            assert row == {"depth": count}
+            assert json.loads(file.read_text())["rows"][-1] == row
     return file
 
 
 def test_a_stopped_one_goes_on_and_a_finished_one_leaves_nothing(stopped, data, capsys):
-    with unfinished.rows(stopped, unfinished.like(BLOCK, [data], [unfinished])) as (
-        known,
-        _,
-    ):
-        assert known == [{"depth": 1}, {"depth": 2}]
+    like = unfinished.like(BLOCK, [data], [unfinished])
+    asked = []
+
+    def rest(known):
+        asked.extend(known)
+        return measure(known, [1, 2, 4])
+
+    with unfinished.rows(stopped, like, rest) as rows:
+        assert list(rows) == [{"depth": 1}, {"depth": 2}, {"depth": 4}]
+        assert stopped.is_file()  # until what becomes of the rows is written
+    assert asked == [{"depth": 1}, {"depth": 2}]
     assert "goes on after 2 rows" in capsys.readouterr().out
     assert list(stopped.parent.iterdir()) == []
 
@@ -52,16 +63,22 @@ def test_rows_of_other_params_data_or_code_are_not_used(stopped, data, capsys, w
         code = [json]
     else:
         (data / "deep/inputs.npy").write_bytes(b"others")
-    with unfinished.rows(stopped, unfinished.like(block, [data], code)) as (known, _):
-        assert known == []
+    like = unfinished.like(block, [data], code)
+    with unfinished.rows(stopped, like, lambda known: iter(known)) as rows:
+        assert list(rows) == []
     assert "from other params, data or code, so not used" in capsys.readouterr().out
 
 
-def test_a_fault_before_the_first_row_leaves_the_file_as_it_was(stopped, data):
+def test_a_fault_leaves_the_file_as_it_was(stopped, data):
+    """As before the first row, so after the last one."""
     before = stopped.read_bytes()
-    with (
-        pytest.raises(ZeroDivisionError),
-        unfinished.rows(stopped, unfinished.like(BLOCK, [data], [unfinished])),
-    ):
-        raise ZeroDivisionError
-    assert stopped.read_bytes() == before
+    like = unfinished.like(BLOCK, [data], [unfinished])
+    for some in (0, 2):
+        with (
+            pytest.raises(ZeroDivisionError),
+            unfinished.rows(stopped, like, lambda known: iter(known)) as rows,
+        ):
+            for _ in range(some):
+                next(rows)
+            raise ZeroDivisionError
+        assert stopped.read_bytes() == before

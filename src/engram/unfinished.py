@@ -36,14 +36,31 @@ def _digest(files: list[Path]) -> str:
 
 
 @contextlib.contextmanager
-def rows(path: Path, like: Row) -> Iterator[tuple[list[Row], Callable[..., None]]]:
-    """Gives the rows that a stopped run left in `path`, and a function that keeps more.
+def rows(
+    path: Path, like: Row, measure: Callable[..., Iterator[Row]]
+) -> Iterator[Iterator[Row]]:
+    """Gives the rows of a measurement, each of which is written before it is given.
 
-    The function takes all rows so far and writes them, as a whole or not at all. The file
-    is removed once the block has ended well.
+    The file is written as a whole or not at all, and removed once the block has ended
+    well.
+
+    Args:
+        path: file of rows.
+        like: of the function of that name.
+        measure: takes `known`, the rows that a stopped run left in `path`, and yields
+            them as they are, and all others.
     """
-    yield _known(path, like), lambda rows: _keep(path, {"like": like, "rows": rows})
+    yield _kept(path, like, measure)
     path.unlink(missing_ok=True)
+
+
+def _kept(path: Path, like: Row, measure: Callable[..., Iterator[Row]]) -> Iterator[Row]:
+    known, given = _known(path, like), []
+    for row in measure(known=known):
+        given.append(row)
+        if len(given) > len(known):
+            _keep(path, {"like": like, "rows": given})
+        yield row
 
 
 def _known(path: Path, like: Row) -> list[Row]:
