@@ -39,6 +39,7 @@ DOWNLOADS = {
         "los_loop",
         "mnist",
         "fashion_mnist",
+        "cat_or_not",
         "nyc_taxi",
         "montevideo_bus",
         "multi30k",

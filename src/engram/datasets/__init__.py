@@ -91,6 +91,10 @@ def builder(
         from engram.datasets import fashion_mnist
 
         return fashion_mnist.build(**kind)
+    if source == "cat_or_not":
+        from engram.datasets.cat_or_not import CatOrNot
+
+        return CatOrNot(**arguments, **kind)
     if source == "picture_folder":
         from engram.datasets.picture_folder import PictureFolder
 

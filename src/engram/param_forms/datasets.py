@@ -54,6 +54,12 @@ class Digits(Block):
     unseen_hands: bool
 
 
+class CatOrNot(Block):
+    """Which pictures are cats or not (`source: cat_or_not`)."""
+
+    images: Literal["subset", "cifar10"]
+
+
 class PictureFolder(Block):
     """What becomes of one's own pictures (`source: picture_folder`)."""
 
@@ -141,6 +147,7 @@ SOURCES: dict[str, type[Block]] = {
     "copy_memory": CopyMemory,
     "mnist": NoArguments,
     "fashion_mnist": NoArguments,
+    "cat_or_not": CatOrNot,
     "picture_folder": PictureFolder,
     "digits": Digits,
     "moving_digits": MovingDigits,
