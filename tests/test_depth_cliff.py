@@ -45,6 +45,7 @@ def prepared(tmp_path_factory):
         "shape": [3, 3, 1],
         "classes": 3,
         "white": 255,
+        "weights": [1.0] * 3,  # balanced, so that batches have a third array
         "parts": SIZES,
     }
     np.save(folder / "inputs.npy", images)
@@ -183,7 +184,7 @@ def test_the_ratio_is_that_of_the_first_and_last_hidden_kernels_and_biases(prepa
     keras.utils.set_random_seed(5)
     model = build(0.1, 5)
     data = depth_cliff.classification.batches(prepared, "train", depth_cliff.IMAGES, 5)
-    x, y = next(iter(data))
+    x, y = next(iter(data))[:2]
     with tf.GradientTape() as tape:
         loss = model.compute_loss(x, y, model(x, training=True))
     weights = [model.get_layer(f"hidden_{n}").weights for n in (1, 3)]

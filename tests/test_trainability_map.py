@@ -24,6 +24,7 @@ def prepared(tmp_path_factory):
         "shape": [3, 3, 1],
         "classes": 5,
         "white": 255,
+        "weights": [1.0] * 5,  # balanced, so that batches have a third array
         "parts": {"train": [0, 400]},
         "fingerprint": "that of these images",
     }

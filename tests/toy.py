@@ -154,6 +154,7 @@ FETCH = {  # of each source word that has arguments
     "adding": {"steps": 8, "train": 60, "test": 20},
     "copy_memory": {"delay": 3, "train": 60, "test": 20},
     "moving_digits": {"clips": 5},
+    "cat_or_not": {"images": "subset"},
     "digits": {"unseen_hands": False},
     "picture_folder": {"side": 8, "colour": True, "test": 0.2},
     "bars_and_stripes": {"size": 3},
@@ -163,7 +164,7 @@ PREPARE = {  # of each task word
     "forecasting": {"history": 4, "horizon": 4, "split": [0.6, 0.2, 0.2]},
     "sequences": {"read": "sum", "validation": 20},
     "video": {"history": 3, "horizon": 2},
-    "classification": {"validation": 0, "labelled": 100},
+    "classification": {"validation": 0, "labelled": 100, "balanced": False},
     "density": {"validation": 0, "flipped": False},
     "reconstruction": {"validation": 100},
     "translation": {

@@ -169,7 +169,7 @@ def gradient_ratio(
     keras.utils.set_random_seed(seed)
     model = build(0.1, seed)
     data = classification.batches(prepared, "train", IMAGES, seed)
-    x, y = next(data.as_numpy_iterator())
+    x, y = next(data.as_numpy_iterator())[:2]
     calls, found = measures.measure(model, x, y, training=True, jacobians=False)
     logs = {
         one.name: float(log) for one, log in zip(calls, found["gradient"], strict=True)

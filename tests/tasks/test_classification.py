@@ -10,7 +10,7 @@ import pytest
 from engram import datasets, models
 from engram.datasets import digits
 from engram.param_forms.datasets import Images
-from engram.tasks import classification
+from engram.tasks import classification, classification_metrics
 from engram.tasks.classification import (
     DataError,
     batches,
@@ -35,7 +35,7 @@ def raw_digits(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def prepared_digits(raw_digits):
-    prepare(raw_digits, raw_digits.parent / "all", 0, None)
+    prepare(raw_digits, raw_digits.parent / "all", 0, None, False)
     return raw_digits.parent / "all"
 
 
@@ -44,7 +44,9 @@ def made(tmp_path, monkeypatch):
     """Returns a function that prepares images of chance; returns their folder."""
     import tensorflow_datasets as tfds
 
-    def make(kind="grey", validation=10, labelled=None, sizes=None, **info):
+    def make(
+        kind="grey", validation=10, labelled=None, balanced=False, sizes=None, **info
+    ):
         sizes = sizes or {"train": 60, "test": 20}
         draw = np.random.default_rng(1)
         examples = {
@@ -64,7 +66,7 @@ def made(tmp_path, monkeypatch):
         about = {"features": features, "splits": examples, "metadata": None}
         Builder.info = type("Info", (), about | info)
         monkeypatch.setattr(tfds, "builder_from_directory", lambda raw: Builder())
-        prepare(tmp_path, tmp_path / "out", validation, labelled)
+        prepare(tmp_path, tmp_path / "out", validation, labelled, balanced)
         return tmp_path / "out", examples
 
     return make
@@ -140,10 +142,16 @@ def test_examples_of_another_kind_are_refused(made):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("validation", -1), ("validation", None), ("labelled", 0), ("labelled", "100")],
+    [
+        ("validation", -1),
+        ("validation", None),
+        ("labelled", 0),
+        ("labelled", "100"),
+        ("balanced", 1),
+    ],
 )
 def test_numbers_of_images_that_make_no_sense_are_refused(key, value):
-    right = {"validation": 0, "labelled": None}
+    right = {"validation": 0, "labelled": None, "balanced": False}
     Images.model_validate(right)
     with pytest.raises(ValueError, match=key):
         Images.model_validate(right | {key: value})
@@ -172,7 +180,7 @@ CHOSEN = [6, 11, 15, 19, 52, 53]
 
 def test_few_labels_leave_the_other_parts_as_they_are(raw_digits, prepared_digits):
     few = raw_digits.parent / "few"
-    prepare(raw_digits, few, 0, 100)
+    prepare(raw_digits, few, 0, 100, False)
     inputs, targets = gathered(batches(few, "train", 100))
     assert np.bincount(targets).tolist() == [10] * 10
     every, known = gathered(batches(prepared_digits, "train", 100))
@@ -203,6 +211,47 @@ def test_a_class_with_too_few_images_is_named(made):
 def test_labels_that_the_classes_cannot_share_are_refused(made, labelled):
     with pytest.raises(DataError, match=f"multiple of 3, .* Received: {labelled}"):
         made(labelled=labelled)
+
+
+# classes that weigh the same
+
+
+def test_balanced_classes_weigh_the_same_in_all_and_an_image_1_on_average():
+    labels = np.array([0] * 6 + [1] * 3 + [2])
+    weights = classification.class_weights(labels, 3)
+    sums = [weights[one] * (labels == one).sum() for one in range(3)]
+    np.testing.assert_allclose(sums, [10 / 3] * 3)
+    assert weights[labels].mean() == pytest.approx(1)
+
+
+def test_a_class_that_nothing_can_balance_is_named():
+    with pytest.raises(DataError, match="every class. Received: none of class 1"):
+        classification.class_weights(np.array([0, 2]), 3)
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test", "train+validation"])
+def test_a_batch_of_a_balanced_dataset_has_the_weight_of_each_image(made, part):
+    out, _ = made(balanced=True)
+    assert spec_of(made()[0])["weights"] is None
+    out, _ = made(balanced=True)
+    known = np.bincount(gathered(batches(out, "train", 7))[1])
+    weights = spec_of(out)["weights"]
+    np.testing.assert_allclose(weights, 50 / (3 * known))
+    _, target, weight = gathered(batches(out, part, 7))
+    assert weight.dtype == np.float32
+    np.testing.assert_allclose(weight, np.array(weights)[target], rtol=1e-6)
+
+
+def test_weights_are_in_the_loss_that_keras_reports(made):
+    out, _ = made(balanced=True)
+    model = models.build("deep_net", spec_of(out), 0.01, units=[4], **ARGUMENTS)
+    model.layers[-1].kernel.assign(np.random.default_rng(1).normal(size=(4, 3)))
+    inputs, target, weight = gathered(batches(out, "validation", 7))
+    logits = np.array(model(inputs), np.float64)
+    each = np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(target)), target]
+    loss = model.evaluate(batches(out, "validation", 10), verbose=0)
+    assert loss == pytest.approx((weight * each).sum() / len(each), rel=1e-5)
+    assert loss != pytest.approx(each.mean(), rel=1e-3)
 
 
 # batches and rows
@@ -297,38 +346,21 @@ def test_evaluate_scores_the_test_part_and_reports_what_is_kept(made, kind, tmp_
     np.testing.assert_array_equal(found["truth"], truth)
     np.testing.assert_allclose(found["logits"], trained[0](inputs), atol=1e-6)
     first, second = (figures(found, tmp_path / name) for name in "ab")
-    assert [file.name for file in first] == ["confusion.png", "mistakes.png"]
+    assert [file.stem for file in first] == ["confusion", "mistakes", "reliability"]
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes().startswith(b"\x89PNG")
         assert one.read_bytes() == other.read_bytes()
 
 
-def test_who_is_always_right_has_pictures_too(made, tmp_path):
+def test_the_temperature_is_chosen_on_validation_unless_that_part_was_fitted(made):
     out, _ = made()
-    truth = gathered(batches(out, "test", 7))[1]
-    found = {"spec": spec_of(out), "inputs": np.zeros((20, 4, 3, 1), np.uint8)}
-    found |= {"truth": truth, "logits": 9 * np.eye(3, dtype=np.float32)[truth]}
-    assert len(figures(found, tmp_path / "pictures")) == 2
-
-
-def test_the_matrix_counts_who_is_taken_for_whom(made):
-    from engram.tasks import classification_figures
-
-    out, _ = made()
-    truth, told = np.array([0, 0, 1, 2, 2]), np.array([0, 1, 1, 0, 0])
-    found = {"spec": spec_of(out), "truth": truth, "logits": np.eye(3)[told]}
-    (axis,) = classification_figures.confusion(found).axes
-    written = {text.get_position(): text.get_text() for text in axis.texts}
-    assert written == {(0, 0): "1", (1, 0): "1", (1, 1): "1", (0, 2): "2"}
-    assert axis.get_title(loc="left").startswith("40.00 % right")
-
-
-@pytest.mark.parametrize("kind", SHAPES)
-def test_a_picture_is_the_image_from_0_to_1(made, kind):
-    from engram.tasks.classification_figures import picture
-
-    _, examples = made(kind)
-    image = examples["test"][0]["image"]
-    shown = picture(image, 255)
-    assert shown.shape == (SHAPES[kind] if kind == "colour" else SHAPES[kind][:2])
-    np.testing.assert_allclose(shown.ravel(), image.ravel() / 255)
+    model = models.build("deep_net", spec_of(out), 0.01, units=[4], **ARGUMENTS)
+    model.layers[-1].kernel.assign(np.random.default_rng(1).normal(size=(4, 3)))
+    inputs, target = gathered(batches(out, "validation", 7))
+    scores = np.array(model(inputs), np.float64)
+    known = classification_metrics.temperature_of(scores, target)
+    assert known != pytest.approx(1, rel=1e-3)
+    for fitted, temperature in {"train": known, "train+validation": 1}.items():
+        found = evaluate([model], out, fitted)
+        assert found["temperature"] == pytest.approx(temperature, rel=1e-3)
+        assert found["metrics"]["temperature"] == found["temperature"]

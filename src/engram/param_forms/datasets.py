@@ -116,10 +116,11 @@ class Rows(Block):
 
 
 class Images(Block):
-    """How many images choose, or keep their label (`prepare` of a classification)."""
+    """How many images choose or keep their label, and whether classes weigh the same."""
 
     validation: Annotated[int, Field(ge=0, strict=True)]
     labelled: Positive | None
+    balanced: bool
 
 
 class Pictures(Block):

@@ -3,7 +3,7 @@
     prepare   data/raw/<dataset>       -> inputs.npy, targets.npy, spec.json
     batches   data/prepared/<dataset>  -> tf.data of one part's images
     rows      data/prepared/<dataset>  -> one part's images as plain rows, to pretrain on
-    evaluate  models + test part       -> share of right classes, cross-entropy
+    evaluate  models + test part       -> how often, and how surely, they are right
     figures   what evaluate found      -> pictures
 
 Shapes: `B` images, `H`, `W` height and width, `F` numbers in a pixel (1 grey, 3 colour),
@@ -32,7 +32,7 @@ class DataError(ValueError):
 
 
 def prepare(
-    raw: Path, out: Path, validation: int, labelled: int | None
+    raw: Path, out: Path, validation: int, labelled: int | None, balanced: bool
 ) -> dict[str, Any]:
     """Puts the images of all parts after each other: training, validation, test.
 
@@ -48,6 +48,8 @@ def prepare(
             dataset that brings a split `validation`.
         labelled: int, training images that keep their label, equally many of each class;
             the others are left out. Fewer are some of more. None keeps all.
+        balanced: bool, whether in the loss all classes weigh the same, however many
+            images each has.
 
     Raises:
         DataError: if the examples are no labelled images, if `validation` does not fit
@@ -71,6 +73,7 @@ def prepare(
         "white": (builder.info.metadata or {}).get("white", WHITE),
         "classes": classes,
         "names": builder.info.features["label"].names,
+        "weights": class_weights(targets[0], classes).tolist() if balanced else None,
         "parts": {
             part: [start, end]
             for part, start, end in zip(names, [0, *ends], ends, strict=False)
@@ -82,6 +85,30 @@ def prepare(
     np.save(out / "targets.npy", labels)
     (out / "spec.json").write_text(json.dumps(spec, indent=2) + "\n")
     return spec
+
+
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Returns what an image of each class weighs, so that all classes weigh the same.
+
+        w_c = B / (C n_c)      of `B` images, `n_c` are of class `c`; 1 on average
+
+    Args:
+        labels: integers `(B,)`.
+        classes: int, `C`.
+
+    Returns:
+        float64 `(C,)`.
+
+    Raises:
+        DataError: if a class has no image.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    if not counts.all():
+        raise DataError(
+            "`balanced` needs training images of every class."
+            f" Received: none of class {counts.argmin()}"
+        )
+    return len(labels) / (classes * counts)
 
 
 def _classes(features) -> int:
@@ -157,10 +184,11 @@ def chosen(labels: np.ndarray, labelled: int, classes: int) -> np.ndarray:
 def batches(
     prepared: Path, part: str, batch_size: int, seed: int | None = None
 ) -> "tf.data.Dataset":
-    """Returns one part's images as `(inputs, target)`.
+    """Returns one part's images as `(inputs, target)`, or `(inputs, target, weight)`.
 
         inputs  float32 (B, H, W, F), from 0 to 1
         target  int32 (B,)
+        weight  float32 (B,), of its class, if the dataset is prepared as `balanced`
 
     Args:
         prepared: folder that `prepare` wrote.
@@ -172,13 +200,15 @@ def batches(
 
     spec = json.loads((prepared / "spec.json").read_text())
     inputs, targets = (tf.constant(array) for array in arrays(prepared, spec, part))
+    weights = spec["weights"] and tf.constant(spec["weights"], tf.float32)  # (C,)
     data = tf.data.Dataset.range(len(inputs))
     if seed is not None:
         data = data.shuffle(len(inputs), seed=seed, reshuffle_each_iteration=True)
 
     def features(places):  # integers until here: a quarter of the memory
         x = tf.cast(tf.gather(inputs, places), tf.float32) / spec["white"]
-        return x, tf.gather(targets, places)
+        target = tf.gather(targets, places)
+        return (x, target) if weights is None else (x, target, tf.gather(weights, target))
 
     return data.batch(batch_size).map(features).prefetch(2)
 
@@ -209,12 +239,13 @@ def arrays(
 def evaluate(
     models: list["keras.Model"], prepared: Path, fitted: str, batch_size: int = 250
 ) -> dict[str, Any]:
-    """Returns how often the models (one per seed) are right on the test part.
+    """Returns how often, and how surely, the models are right on the test part.
 
     Args:
         models: one per seed.
         prepared: folder that `prepare` wrote.
-        fitted: part that the models were fitted on; not used.
+        fitted: part that the models were fitted on. Their temperature is chosen on the
+            validation part, and is 1 if they have seen it.
         batch_size: int, images per prediction step.
 
     Returns:
@@ -225,15 +256,26 @@ def evaluate(
 
     spec = json.loads((prepared / "spec.json").read_text())
     inputs, truth = arrays(prepared, spec, "test")
-    data = batches(prepared, "test", batch_size)
-    logits = np.stack([model.predict(data, verbose=0) for model in models])  # (S, B, C)
+
+    def logits(part: str) -> np.ndarray:  # (S, B, C)
+        data = batches(prepared, part, batch_size)
+        return np.stack([model.predict(data, verbose=0) for model in models])
+
+    seen = "validation" in fitted
+    held = (
+        None if seen else (logits("validation"), arrays(prepared, spec, "validation")[1])
+    )
+    told = logits("test")
+    found = classification_metrics.measure(told, truth, held, spec["weights"])
     return {
-        **classification_metrics.measure(logits, truth),
+        **found,
         "fingerprint": spec["fingerprint"],
         "spec": spec,
         "inputs": inputs,
         "truth": truth,
-        "logits": logits[0],
+        "logits": told[0],
+        "temperature": found["per_seed"][0]["temperature"],
+        "model": models[0],
     }
 
 
