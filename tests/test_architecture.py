@@ -192,7 +192,8 @@ def test_tensorflow_is_imported_only_where_it_is_used(path):
     allowed = {"training.py", "distribution.py", *OF_ONE_BACKEND}
     roots = {n.split(".")[0] for n in _imports(_loaded_at_import(_tree(path)))}
     probes = path.parent == PACKAGE / "gradient_flow" and path.stem in PROBES
-    assert "tensorflow" not in roots or path.name in allowed or probes
+    game = path == PACKAGE / "models/generation.py"  # its step has tapes of its own
+    assert "tensorflow" not in roots or path.name in allowed or probes or game
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=_name)

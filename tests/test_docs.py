@@ -1,4 +1,4 @@
-"""The examples of docs/attention.md and docs/gradient_flow.md run as they are told."""
+"""The examples of the pages in docs/ run as they are told."""
 
 import re
 from pathlib import Path
@@ -37,3 +37,11 @@ def test_a_training_is_watched(tmp_path, monkeypatch):
     assert (first["step"], first["layer"]) == (0, "hidden_1")
     assert first["gradient"] < -4
     assert (tmp_path / "gradient.png").stat().st_size > 0
+
+
+def test_a_generator_of_ones_own_finds_the_points():
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "gan.md").read_text(), re.S)
+    names = {}
+    exec(example, names)
+    assert names["made"].shape == (1000, 2)
+    np.testing.assert_allclose(names["made"].mean(0), (3, -2), atol=0.5)

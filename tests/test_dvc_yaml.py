@@ -27,6 +27,7 @@ PREPARED = (
     "bars_and_stripes",
     "pictures",
     "tiny_french",
+    "gaussian_mixture",
 )  # one dataset of each task
 IMAGES = {"dataset": "digits", "task": "classification"}
 PICTURES = {"dataset": "pictures", "task": "reconstruction"}
@@ -160,6 +161,7 @@ def loaded(tmp_path_factory):
         | {"digits": toy.dataset(tables, "digits", task="classification")}
         | {"bars_and_stripes": toy.dataset(tables, "bars_and_stripes", task="density")}
         | {"pictures": toy.dataset(tables, "digits", task="reconstruction")}
+        | {"gaussian_mixture": toy.dataset(tables, "gaussian_mixture", task="generation")}
         | {"tiny_french": toy.tiny_french()},
         pretraining={
             "stack": toy.stack(),
@@ -202,6 +204,8 @@ def _place(word):
         return {"dataset": "bars_and_stripes", "task": "density"}
     if word in toy.RECONSTRUCTIONS:
         return PICTURES
+    if word in toy.GENERATORS:
+        return {"dataset": "gaussian_mixture", "task": "generation"}
     if word in toy.TRANSLATIONS:
         return SENTENCES
     return {"dataset": "moving_digits", "task": "video"} if word in toy.VIDEO else {}

@@ -143,6 +143,22 @@ TRANSLATIONS = {
     },
 }
 ARGUMENTS |= TRANSLATIONS
+GENERATORS = {
+    "mlp_gan": {
+        "latent": 2,
+        "generator": [4, 3],
+        "discriminator": [4],
+        "pieces": 2,
+        "game": "nonsaturating",
+        "packing": 2,
+        "d_steps": 1,
+        "average": 0.9,
+        "penalty": 0.1,
+        "momentum": 0.5,
+        "stddev": 0.02,
+    },
+}
+ARGUMENTS |= GENERATORS
 BY_TOKENS = {**SOLVED, "batch_size": 8192}  # how many tokens are in a batch
 FETCH = {  # of each source word that has arguments
     "detector_csv": {
@@ -158,6 +174,7 @@ FETCH = {  # of each source word that has arguments
     "digits": {"unseen_hands": False},
     "picture_folder": {"side": 8, "colour": True, "test": 0.2},
     "bars_and_stripes": {"size": 3},
+    "gaussian_mixture": {"layout": "grid", "train": 640, "held": 128},
     "multi30k": {"language": "fr"},
 }
 PREPARE = {  # of each task word
@@ -173,6 +190,7 @@ PREPARE = {  # of each task word
         "pieces": 60,
         "tokens": "plain",
     },
+    "generation": {},
 }
 
 

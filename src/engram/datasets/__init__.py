@@ -107,6 +107,10 @@ def builder(
         from engram.datasets.bars_and_stripes import BarsAndStripes
 
         return BarsAndStripes(**arguments, **kind)
+    if source == "gaussian_mixture":
+        from engram.datasets.gaussian_mixture import GaussianMixture
+
+        return GaussianMixture(**arguments, **kind)
     if source == "digits":
         from engram.datasets.digits import Digits
 

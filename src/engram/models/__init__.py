@@ -134,6 +134,10 @@ def _of_task(task: str) -> ModuleType:
         from engram.models import translation
 
         return translation
+    if task == "generation":
+        from engram.models import generation
+
+        return generation
     raise ValueError(f"`task` must be a task's word. Received: {task!r}")
 
 
@@ -226,4 +230,8 @@ def _module(word: str) -> ModuleType:
         from engram.models import seq2seq
 
         return seq2seq
+    if word == "mlp_gan":
+        from engram.models import mlp_gan
+
+        return mlp_gan
     raise ValueError(f"`model` must be a module of engram.models. Received: {word!r}")

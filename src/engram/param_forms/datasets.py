@@ -14,6 +14,7 @@ Task = Literal[
     "density",
     "reconstruction",
     "translation",
+    "generation",
 ]
 
 
@@ -66,6 +67,14 @@ class PictureFolder(Block):
     side: Annotated[int, Field(ge=8, le=512, strict=True)]
     colour: bool
     test: Share
+
+
+class GaussianMixture(Block):
+    """Where the modes are, and how many points there are (`source: gaussian_mixture`)."""
+
+    layout: Literal["ring", "grid"]
+    train: Positive
+    held: Annotated[int, Field(ge=2, strict=True)]
 
 
 class BarsAndStripes(Block):
@@ -153,6 +162,7 @@ SOURCES: dict[str, type[Block]] = {
     "digits": Digits,
     "moving_digits": MovingDigits,
     "bars_and_stripes": BarsAndStripes,
+    "gaussian_mixture": GaussianMixture,
     "tiny_french": NoArguments,
     "multi30k": Multi30k,
     "fra_eng": NoArguments,
@@ -165,6 +175,7 @@ PREPARE: dict[str, type[Block]] = {
     "density": Rows,
     "reconstruction": Pictures,
     "translation": Sentences,
+    "generation": NoArguments,
 }
 
 

@@ -151,6 +151,22 @@ class DeepAutoencoder(Block):
     optimizer: Literal["sgd", "adam"]
 
 
+class MlpGan(Block):
+    """Arguments of `models/mlp_gan.py`."""
+
+    latent: Positive
+    generator: Annotated[list[Positive], Field(min_length=1)]
+    discriminator: Annotated[list[Positive], Field(min_length=1)]
+    pieces: Annotated[int, Field(ge=2, strict=True)]
+    game: Literal["minimax", "nonsaturating"]
+    packing: Positive
+    d_steps: Positive
+    average: Annotated[float, Field(ge=0, lt=1)]
+    penalty: Annotated[float, Field(ge=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    stddev: Annotated[float, Field(gt=0)] | None
+
+
 class Translation(Block):
     """Arguments that all models of translation share (`models/translation.py`)."""
 
@@ -202,4 +218,5 @@ MODELS: dict[str, type[Block]] = {
     "deep_autoencoder": DeepAutoencoder,
     "transformer": Transformer,
     "seq2seq": Seq2Seq,
+    "mlp_gan": MlpGan,
 }

@@ -37,4 +37,8 @@ def task(word: str) -> ModuleType:
         from engram.tasks import translation
 
         return translation
+    if word == "generation":
+        from engram.tasks import generation
+
+        return generation
     raise ValueError(f"`task` must be a module of engram.tasks. Received: {word!r}")
