@@ -64,7 +64,9 @@ def committed(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/attention.md", "docs/stlm.md", "docs/rbm.md", *STUDIES]
+    "page",
+    ["README.md", *(f"docs/{name}.md" for name in ("attention", "gan", "rbm", "stlm"))]
+    + STUDIES,
 )
 def test_the_tables_are_those_of_the_committed_results(page, committed):
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -118,6 +118,11 @@ def test_all_pictures_come_from_the_catalogues_own_address():
     assert not CatOrNot(data_dir="unused").url_infos
 
 
+def test_another_word_is_refused():
+    with pytest.raises(ValueError, match="'subset' or 'cifar10'. Received: 'all'"):
+        CatOrNot(images="all", data_dir="unused")
+
+
 @pytest.mark.skipif(not STAGED.is_file(), reason="needs the real archive")
 def test_the_real_archive_has_ten_thousand_and_two_thousand_half_of_them_cats():
     assert hashlib.sha256(STAGED.read_bytes()).hexdigest() == cat_or_not.STAGED_SHA256

@@ -11,7 +11,9 @@ import tensorflow as tf
 import toy
 
 from engram import models
-from engram.models.generation import Gan, Slowed, distance
+from engram.models import generation
+from engram.models.generation import Slowed, distance
+from engram.tasks import generation_metrics
 
 SPEC = {"task": "generation", "shape": [2]}
 FORM = toy.GENERATORS["mlp_gan"] | {"stddev": None}
@@ -108,8 +110,7 @@ def test_each_net_goes_down_its_own_loss_and_leaves_the_other_alone(game):
     """A step of plain gradient descent, against gradients of NumPy's differences."""
     model = build(game=game, packing=1, penalty=0.5, average=0.0)
     model.compile(keras.optimizers.SGD(1.0))
-    before = model.discriminator.get_weights(), model.generator.get_weights()
-    place = tf.range(24)
+    before = model.generator.get_weights()
     noises = [np.array(model._drawn([model.seed, n], 24)) for n in (0, 1)]
 
     def d_loss():
@@ -144,16 +145,15 @@ def test_each_net_goes_down_its_own_loss_and_leaves_the_other_alone(game):
     logit = model.discriminator.get_layer("logit").kernel
     point = model.generator.get_layer("point").kernel
     expected = np.array(logit) - slope_of(d_loss, logit)
-    model.generator.set_weights(before[1])
+    model.generator.set_weights(before)
     fit(model, size=24)
     np.testing.assert_allclose(logit, expected, atol=2e-3)
     after = model.generator.get_weights()
-    model.generator.set_weights(before[1])
+    model.generator.set_weights(before)
     model.generator(noises[0], training=True)  # the moving statistics go on
     expected = np.array(point) - slope_of(g_loss, point)
     model.generator.set_weights(after)
     np.testing.assert_allclose(point, expected, atol=2e-3)
-    assert place.shape == (24,)
 
 
 def test_the_discriminator_takes_its_steps_on_shares_of_the_batch():
@@ -161,6 +161,31 @@ def test_the_discriminator_takes_its_steps_on_shares_of_the_batch():
     fit(model, size=12)  # two batches
     assert int(model.optimizer.iterations) == 2
     assert int(model.d_optimizer.iterations) == 6
+
+
+def test_what_is_seen_of_a_step_is_of_its_last_share():
+    model = build(rate=1e-30, d_steps=3, packing=2)
+    history = fit(model, size=24)
+    told = np.array(model.discriminator(POINTS[2::3].reshape(4, 4)))
+    expected = (1 / (1 + np.exp(-told))).mean()
+    assert history["real"][0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_an_average_points_are_the_generators_own(tmp_path):
+    model = build(average=0.0)
+    fit(model)
+    z = np.ones((3, 2), np.float32)
+    np.testing.assert_array_equal(model(z), model.generator(z, training=False))
+    model.save(tmp_path / "model.keras")
+    again = models.load("mlp_gan", "generation", tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.generate(9, 3), model.generate(9, 3))
+
+
+def test_parameters_are_those_of_the_two_nets():
+    counts = {build(average=average).count_params() for average in (0.0, 0.9)}
+    model = build()
+    nets = model.generator, model.discriminator
+    assert counts == {sum(net.count_params() for net in nets)}
 
 
 def test_the_discriminators_rate_falls_with_the_generators():
@@ -184,10 +209,35 @@ def test_a_batch_that_cannot_be_shared_is_refused(size, changes, parts):
         fit(build(**changes), size=size)
 
 
-def test_an_unknown_game_is_refused():
-    model = build()
-    with pytest.raises(ValueError, match="'minimax', 'nonsaturating'.* Received: 'zero"):
-        Gan(model.generator, model.discriminator, "zero-sum")
+def test_a_held_batch_that_is_no_number_of_packs_is_refused():
+    with pytest.raises(ValueError, match="multiple of 2, .* Received: 5 points"):
+        fit(build(packing=2), validation_data=batches(5))
+
+
+def test_batches_of_no_fixed_size_are_refused():
+    data = tf.data.Dataset.from_tensor_slices((POINTS, np.arange(24))).batch(8)
+    with pytest.raises(ValueError, match="fixed size, .*drop_remainder=True.*TensorSpec"):
+        build().fit(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("game", "zero-sum"), ("packing", 0), ("d_steps", 0), ("average", 1.0)]
+    + [("average", -0.1), ("penalty", -1.0)],
+)
+def test_settings_that_make_no_game_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` .* Received: '?{value}"):
+        build(**{name: value})
+
+
+def test_another_batch_size_draws_noise_for_each_of_its_points():
+    model, places = build(rate=1e-30, average=0.0, packing=1, penalty=0.0), tf.range(24)
+    for size in (8, 12, 24):
+        history = fit(model, size=size)
+    model.optimizer.iterations.assign(5)  # before the last step: 3 + 2 of them
+    made = model.generator(model._noise(places, 0), training=True)
+    fake = (1 / (1 + np.exp(-np.array(model.discriminator(made))))).mean()
+    assert history["fake"][0] == pytest.approx(fake, rel=1e-5)
 
 
 def test_the_model_makes_points_with_the_mean_of_the_weights():
@@ -223,10 +273,9 @@ def test_held_points_are_compared_by_their_distance():
     noise = np.array(model._drawn([model.seed + 1, 0], 4096))[:24]
     expected = float(distance(tf.constant(POINTS), model(noise)))
     assert seen["loss"] == pytest.approx(expected, rel=1e-5)
-    from engram.tasks import generation_metrics
-
     known = generation_metrics.distance(POINTS, np.array(model(noise)))
     assert expected == pytest.approx(known, rel=1e-4)
+    assert generation.CLOSEST == generation_metrics.CLOSEST
 
 
 # files, stops and devices
@@ -261,6 +310,17 @@ def test_training_goes_on_bit_for_bit_after_a_stop(tmp_path):
         states = [getattr(model, name).variables for model in (whole, second)]
         for one, other in zip(*states, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_a_file_has_all_that_training_goes_on_with(tmp_path):
+    whole, first = build(), build()
+    fit(whole, epochs=4)
+    fit(first, epochs=2)
+    first.save(tmp_path / "model.keras")
+    second = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    fit(second, epochs=4, initial_epoch=2)
+    for one, other in zip(whole.get_weights(), second.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 TWO = """

@@ -330,6 +330,25 @@ def test_a_net_learns_the_digits(prepared_digits):
     assert found["metrics"]["error"] == pytest.approx(100 - found["metrics"]["accuracy"])
 
 
+def test_probabilities_of_a_balanced_dataset_are_those_of_what_there_is(made):
+    """Logits less the logarithm of their weight, on validation and on test."""
+    out, _ = made(balanced=True)
+    weights = np.log(spec_of(out)["weights"])
+    assert np.abs(weights).max() > 0.01
+    model = models.build("deep_net", spec_of(out), 0.01, units=[4], **ARGUMENTS)
+    model.layers[-1].kernel.assign(np.random.default_rng(1).normal(size=(4, 3)))
+
+    def scores(part):
+        inputs, target, _ = gathered(batches(out, part, 7))
+        return np.array(model(inputs), np.float64) - weights, target
+
+    found = evaluate([model], out, "train")["metrics"]
+    known = classification_metrics.cross_entropy(*scores("test"))
+    assert found["cross_entropy"] == pytest.approx(known, rel=1e-5)
+    known = classification_metrics.temperature_of(*scores("validation"))
+    assert found["temperature"] == pytest.approx(known, rel=1e-3)
+
+
 @pytest.mark.parametrize("kind", SHAPES)
 def test_evaluate_scores_the_test_part_and_reports_what_is_kept(made, kind, tmp_path):
     out, _ = made(kind)

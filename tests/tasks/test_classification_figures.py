@@ -11,6 +11,7 @@ from engram.tasks.classification_figures import (
     confusion,
     draw,
     grad_cam,
+    mistakes,
     moved,
     picture,
     reliability,
@@ -83,6 +84,25 @@ def test_the_reliability_curve_has_a_point_where_there_are_images():
     np.testing.assert_allclose(x, [0.755, 0.95])
     np.testing.assert_allclose(y, [0.5, 1])
     assert sum(bar.get_height() for bar in below.patches) == 3
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.7])
+def test_a_temperature_is_told_as_one_only_where_it_was_chosen(temperature):
+    logits = np.eye(3)[[0, 1, 1]]
+    seen = {"spec": SPEC, "truth": np.arange(3), "logits": logits}
+    legend = reliability(seen | {"temperature": temperature}).axes[0].get_legend()
+    labels = [text.get_text().split(",")[0] for text in legend.get_texts()]
+    assert labels == ["as it is", "calibrated"][: 1 if temperature == 1 else 2]
+
+
+def test_a_mistakes_probability_is_that_of_the_metrics_also_with_class_weights():
+    logits = np.log(np.array([[0.6, 0.3, 0.1], [0.1, 0.8, 0.1]]))
+    seen = {"truth": np.array([1, 1]), "logits": logits}
+    seen["inputs"] = np.zeros((2, *SHAPE), np.uint8)
+    weights = [2.0, 0.5, 1.0]
+    for some, sure in ((None, 60), (weights, 100 * 0.3 / (0.3 + 0.6 + 0.1))):
+        axis = mistakes(seen | {"spec": SPEC | {"weights": some}}).axes[0]
+        assert axis.get_title() == f"dog taken for\ncat, {sure:.0f} % sure"
 
 
 def test_grad_cam_is_relu_of_the_maps_weighted_by_the_mean_slope_of_the_class():

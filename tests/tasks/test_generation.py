@@ -66,6 +66,18 @@ def test_examples_of_another_kind_are_refused(tmp_path):
         prepare(tmp_path / "raw", tmp_path / "out")
 
 
+def test_points_of_space_are_refused(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    point = tfds.features.Tensor(shape=(3,), dtype=np.float32)
+    builder = type(
+        "Builder", (), {"info": type("Info", (), {"features": {"point": point}})}
+    )
+    monkeypatch.setattr(tfds, "builder_from_directory", lambda raw: builder)
+    with pytest.raises(DataError, match=r"of the plane, \(2,\). Received: \(3,\)"):
+        prepare(tmp_path, tmp_path / "out")
+
+
 def test_batches_are_whole_and_their_places_run(prepared):
     data = batches(prepared, "test", 50)
     assert data.element_spec[0].shape == (50, 2)

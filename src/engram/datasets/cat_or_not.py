@@ -48,12 +48,17 @@ class CatOrNot(tfds.core.GeneratorBasedBuilder):
 
     Raises:
         FetchError: if the mirror lacks the subset, or has another file in its place.
+        ValueError: if `images` is another word.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     url_infos: dict[str, Any] = {}
 
     def __init__(self, *, images: str = "subset", **kwargs):
+        if images not in ("subset", "cifar10"):
+            raise ValueError(
+                f"`images` must be 'subset' or 'cifar10'. Received: {images!r}"
+            )
         self.images = images
         if images == "cifar10":
             self.url_infos = tfds.builder_cls("cifar10").url_infos

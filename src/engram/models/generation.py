@@ -16,19 +16,20 @@ class Gan(keras.Model):
     """Two nets: one makes points of noise, the other tells them from real ones.
 
         z    ~ N(0, 1)                                                        (B, Z)
-        L_D  = -mean log D(x) - mean log(1 - D(G(z))) + penalty / 2 mean |dD/dx|^2
+        L_D  = -mean log D(x) - mean log(1 - D(G(z))) + penalty / 2 mean |dl/dx|^2
         L_G  = mean log(1 - D(G(z)))      minimax
                -mean log D(G(z))          nonsaturating
         W   <- average W + (1 - average) W_G     what the model itself makes points with
 
-    with `D` the sigmoid of the discriminator's logit. A pack is `packing` points side by
-    side, all real or all made, about which the discriminator gives one answer: so it sees
-    whether they are too much alike. A step of training is `d_steps` steps of the
+    with `D` the sigmoid of the discriminator's logit `l`. A pack is `packing` points side
+    by side, all real or all made, about which the discriminator gives one answer: so it
+    sees whether they are too much alike. A step of training is `d_steps` steps of the
     discriminator, each on its share of the batch, then one of the generator.
 
-    Noise is drawn from `seed`, the step and the place in the batch. So it is the same on
-    however many devices, and after a stop. Batch norm of the generator must be
-    synchronized, for a batch is whole in its eyes then.
+    Noise is drawn from `seed`, the step and the place in the batch. So training is the
+    same on however many devices, and after a stop; held points are measured by each
+    device's share. Batch norm of the generator must be synchronized, for a batch is whole
+    in its eyes then.
 
     Args:
         generator: net from `(B, Z)` to points `(B, D)`.
@@ -49,7 +50,7 @@ class Gan(keras.Model):
         Points `(B, D)`, made with the averaged weights.
 
     Raises:
-        ValueError: if `game` is another word.
+        ValueError: if `game` is another word, or a number is none of these.
 
     References:
         - Goodfellow et al. 2014, Generative adversarial nets, eq. 1, arXiv:1406.2661.
@@ -73,6 +74,13 @@ class Gan(keras.Model):
         super().__init__(**kwargs)
         if game not in GAMES:
             raise ValueError(f"`game` must be one of {GAMES}. Received: {game!r}")
+        for name, count in {"packing": packing, "d_steps": d_steps}.items():
+            if count < 1:
+                raise ValueError(f"`{name}` must be at least 1. Received: {count}")
+        if not 0 <= average < 1:
+            raise ValueError(f"`average` must be from 0 to below 1. Received: {average}")
+        if penalty < 0:
+            raise ValueError(f"`penalty` must not be negative. Received: {penalty}")
         self.generator, self.discriminator = generator, discriminator
         self.game, self.packing, self.d_steps = game, packing, d_steps
         self.average, self.penalty, self.seed = average, penalty, seed
@@ -108,6 +116,9 @@ class Gan(keras.Model):
             optimizer: with its learning rate, a float or a schedule over steps.
             **kwargs: of a Keras model's `compile`, without a loss.
         """
+        if self.distribute_strategy.num_replicas_in_sync > 1:
+            # TensorFlow 2.21 fails where replicas meet within Keras' loop over steps.
+            kwargs["steps_per_execution"] = 1
         super().compile(optimizer=optimizer, **kwargs)
         config = optimizer.get_config()
         if self.d_steps > 1 and isinstance(config["learning_rate"], dict):
@@ -117,25 +128,27 @@ class Gan(keras.Model):
         self.optimizer.build(self.generator.trainable_variables)
         self.d_optimizer.build(self.discriminator.trainable_variables)
 
-    def fit(self, x: tf.data.Dataset, **kwargs):
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def count_params(self):
+        """Returns the numbers of both nets; means of weights are no others."""
+        return self.generator.count_params() + self.discriminator.count_params()
+
+    def fit(self, x: tf.data.Dataset, validation_data=None, **kwargs):
         """Trains on batches `(point, place)`, as `tasks.generation.batches` gives them.
 
         Raises:
-            ValueError: if a device's share of a batch is no whole number of packs for
-                each step of the discriminator.
+            ValueError: if batches are of no fixed size, or a device's share is no whole
+                number of packs for each step of the discriminator.
         """
-        self.batch = x.element_spec[0].shape[0] or 0
         replicas = self.distribute_strategy.num_replicas_in_sync
-        parts = replicas * self.d_steps * self.packing
-        if not self.batch or self.batch % parts:
-            raise ValueError(
-                f"a batch must be a multiple of {parts}, devices times `d_steps` times"
-                f" `packing`. Received: {self.batch} points"
-            )
-        if replicas > 1:
-            # TensorFlow 2.21 fails where replicas meet within its loop over steps.
-            self.steps_per_execution = 1
-        return super().fit(x, **kwargs)
+        size = _size(x, replicas * self.d_steps * self.packing)
+        if validation_data is not None:
+            _size(validation_data, replicas * self.packing)
+        if size != self.batch:
+            self.batch, self.train_function = size, None  # traced with this number
+        return super().fit(x, validation_data=validation_data, **kwargs)
 
     def call(self, z, training=None):
         if not self.averaged:
@@ -261,6 +274,22 @@ class Slowed(keras.optimizers.schedules.LearningRateSchedule):
     def from_config(cls, config):
         schedule = keras.saving.deserialize_keras_object(config["schedule"])
         return cls(schedule, config["times"])
+
+
+def _size(data: tf.data.Dataset, parts: int) -> int:
+    """Returns the points of a batch, a multiple of `parts`."""
+    size = data.element_spec[0].shape[0]
+    if size is None:
+        raise ValueError(
+            "batches must be of a fixed size, as `data.batch(64, drop_remainder=True)`"
+            f" makes them. Received: {data.element_spec}"
+        )
+    if size % parts:
+        raise ValueError(
+            f"a batch must be a multiple of {parts}, devices times `packing` (times"
+            f" `d_steps` in training). Received: {size} points"
+        )
+    return size
 
 
 def distance(one, other):

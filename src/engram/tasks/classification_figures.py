@@ -35,16 +35,16 @@ WRITTEN = 20  # classes; of more, the matrix has colours and no numbers
 FILTERS = 64  # of the first convolution, and
 MAPS = 8  # of a layer, those with the largest mean, and
 PLACES = 8  # images that are drawn
-MOVES = (-2, -1, 0, 1, 2)  # eighths of the width
+MOVES = (-2, -1, 0, 1, 2)  # eighths of the width, or pixels of a narrow image
 PALE = "#868e96"
 
 
 def draw(found: dict[str, Any], folder: Path) -> list[Path]:
     """Writes the figures of one experiment and returns their files."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawings = {name: draw(found) for name, draw in OF_CLASSES.items()}
+    drawings = {name: drawn(found) for name, drawn in OF_CLASSES.items()}
     if _layers_with_maps(found["model"]):
-        drawings |= {name: draw(found) for name, draw in OF_CONVOLUTIONS.items()}
+        drawings |= {name: drawn(found) for name, drawn in OF_CONVOLUTIONS.items()}
     files = []
     for name, figure in drawings.items():
         files.append(folder / f"{name}.png")
@@ -93,8 +93,9 @@ def _numbers(axis: plt.Axes, counts: np.ndarray, dark: float) -> None:
 def mistakes(found: dict[str, Any]) -> plt.Figure:
     """The images whose wrong class the model was surest of."""
     spec, truth = found["spec"], found["truth"]
-    chances = softmax(found["logits"].astype(np.float64), axis=-1)  # (B, C)
-    told, sure = chances.argmax(-1), chances.max(-1)
+    scores = classification_metrics.natural(found["logits"], spec["weights"])
+    told = found["logits"].argmax(-1)
+    sure = softmax(scores, axis=-1)[np.arange(len(told)), told]
     order = np.argsort(-sure, kind="stable")
     chosen = order[truth[order] != told[order]][:MISTAKES]
     figure, axes = plt.subplots(2, MISTAKES // 2, figsize=(9, 3.6), layout="constrained")
@@ -117,8 +118,10 @@ def reliability(found: dict[str, Any]) -> plt.Figure:
         2, 1, figsize=(5.6, 5.6), layout="constrained", sharex=True, height_ratios=(4, 1)
     )
     axis.plot([0, 1], [0, 1], color=PALE, lw=1, ls="--")
-    looks = {1.0: (PALE, "o", "before"), found["temperature"]: (MODEL, "s", "calibrated")}
-    for temperature, (colour, marker, word) in looks.items():
+    looks = [(1.0, PALE, "o", "as it is")]
+    if found["temperature"] != 1:  # chosen on validation
+        looks.append((found["temperature"], MODEL, "s", "calibrated"))
+    for temperature, colour, marker, word in looks:
         cooled = scores / temperature, found["truth"]
         images, sums, hits = classification_metrics.reliability(*cooled)
         some = images > 0
@@ -127,7 +130,7 @@ def reliability(found: dict[str, Any]) -> plt.Figure:
         x, y = sums[some] / images[some], hits[some] / images[some]
         axis.plot(x, y, color=colour, lw=1)
         area = 8 + 80 * images[some] / images.max()  # few images say little
-        axis.scatter(x, y, area, colour, marker, label=label, zorder=2)
+        axis.scatter(x, y, area, colour, marker=marker, label=label, zorder=2)
     edges = np.linspace(0, 1, len(images) + 1)
     below.bar(edges[:-1], images, np.diff(edges), align="edge", color=MODEL, ec="white")
     axis.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
@@ -138,7 +141,7 @@ def reliability(found: dict[str, Any]) -> plt.Figure:
 
 
 def filters(found: dict[str, Any]) -> plt.Figure:
-    """The filters of the first convolution: white adds to a map, black takes from it."""
+    """The filters of the first convolution: what is bright adds to a map, dark takes."""
     kernel = np.array(_convolutions(found["model"])[0].kernel)  # (height, width, F, K)
     count = min(kernel.shape[-1], FILTERS)
     columns = min(count, 16)

@@ -51,6 +51,8 @@ def prepare(raw: Path, out: Path) -> dict[str, Any]:
     if "point" not in builder.info.features:
         received = ", ".join(builder.info.features)
         raise DataError(f"generation needs examples with 'point'. Received: {received}")
+    if (shape := builder.info.features["point"].shape) != (2,):
+        raise DataError(f"'point' must be of the plane, (2,). Received: {shape}")
     parts = [
         np.stack([one["point"] for one in builder.as_data_source(split=part)])
         for part in PARTS

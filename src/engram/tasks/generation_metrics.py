@@ -10,8 +10,8 @@
 
 The first two are those of VEEGAN (Srivastava et al. 2017, arXiv:1705.07761) and PacGAN
 (Lin et al. 2018, arXiv:1712.04086). The distance is the energy distance of Szekely and
-Rizzo 2013 for |x - y|^a / a with a small `a`: with a = 1 it hardly sees whether points of
-a mode are near each other or ten times as far.
+Rizzo 2013 for |x - y|^a / a in the limit of a to 0: with a = 1 it hardly sees whether
+points of a mode are near each other or ten times as far.
 """
 
 from typing import Any
@@ -55,7 +55,7 @@ def measure(
         "headline": ["modes", "high_quality", "reverse_kl", "distance"],
         "sort_by": "modes",
         "better": "higher",
-        "unit": "modes",
+        "unit": "",
         "metrics": {name: float(np.mean(values)) for name, values in every.items()},
         "std": {
             name: float(np.std(values, ddof=1)) if len(rows) > 1 else None
