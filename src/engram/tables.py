@@ -11,7 +11,7 @@ Table = list[list[str]]  # the header first
 
 PARTS = {"train": "training part", "train+validation": "training and validation parts"}
 DIFFERENCE = ("difference", "low", "high")
-SPELT = {word: word.upper() for word in "mae rmse mape mse bce auc bleu".split()} | {
+SPELT = {word: word.upper() for word in "mae rmse mape mse bce auc bleu kl".split()} | {
     "chrf": "chrF",
     "sacrebleu": "sacreBLEU",
 }
