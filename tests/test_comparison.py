@@ -547,8 +547,8 @@ def test_a_metric_is_explained_where_it_occurs_and_no_other() -> None:
 
 
 def test_metrics_are_spelt_as_their_field_does() -> None:
-    found = [label(key) for key in ("rmse_to_60", "bleu", "chrf", "gap_to_bound")]
-    assert found == ["RMSE to 60", "BLEU", "chrF", "Gap to bound"]
+    found = [label(key) for key in ("rmse_to_60", "bleu", "chrf", "reverse_kl")]
+    assert found == ["RMSE to 60", "BLEU", "chrF", "Reverse KL"]
 
 
 def test_one_block_is_not_many() -> None:

@@ -161,7 +161,8 @@ def _keys(group: Json) -> list[str]:
 def label(key: str) -> str:
     """Write a metric's key for people: `rmse_to_60` becomes RMSE to 60."""
     first, *rest = key.split("_")
-    return " ".join([SPELT.get(first, first.title()), *rest])
+    others = [SPELT.get(word, word) for word in rest]
+    return " ".join([SPELT.get(first, first.title()), *others])
 
 
 def number(value: float | None, form: str = "{:.3f}") -> str:
