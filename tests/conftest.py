@@ -8,11 +8,21 @@ import sys
 import numpy as np
 import pytest
 
+LONG = ("test_dvc_yaml.py", "test_repro.py", "test_stages.py")
+
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Puts tests of several devices first: TensorFlow fixes its devices as it starts."""
-    items.sort(key=lambda item: "two_devices" not in getattr(item, "fixturenames", ()))
+    """Puts tests of several devices first: TensorFlow fixes its devices as it starts.
+
+    Then the files that take minutes, so that the last worker is not alone with one.
+    """
+
+    def place(item):
+        devices = "two_devices" in getattr(item, "fixturenames", ())
+        return not devices, item.path.name not in LONG
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +44,14 @@ def seed():
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(1)
     return 1
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    """Closes what a test drew: Matplotlib warns of more than twenty, in a later test."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture(scope="session")
