@@ -241,7 +241,7 @@ def test_another_batch_size_draws_noise_for_each_of_its_points():
 
 
 def test_the_model_makes_points_with_the_mean_of_the_weights():
-    model, known, means = build(average=0.75), [], None
+    model, known = build(average=0.75), []
     means = [np.array(w) for w in model._own()]
 
     class Look(keras.callbacks.Callback):

@@ -231,7 +231,6 @@ def test_a_class_that_nothing_can_balance_is_named():
 
 @pytest.mark.parametrize("part", ["train", "validation", "test", "train+validation"])
 def test_a_batch_of_a_balanced_dataset_has_the_weight_of_each_image(made, part):
-    out, _ = made(balanced=True)
     assert spec_of(made()[0])["weights"] is None
     out, _ = made(balanced=True)
     known = np.bincount(gathered(batches(out, "train", 7))[1])
