@@ -56,7 +56,6 @@ PAIRS = {  # what is reported: ours, peers; the best of each
     "STLM sum against Keras LSTM": (SUM, LSTM),
     "ParallelSTLM against Keras LSTM": (("ParallelSTLM",), LSTM),
 }
-UNTRAINED = {("PyTorch", "ParallelSTLM")}  # its gradient fails with Keras 3.15 there
 
 
 @dataclass
@@ -343,11 +342,7 @@ def measure(engine, steps: int, width: int) -> list[dict]:
     sides |= {name: make(width) for name, make in engine.own.items()}
     found = []
     for kind, make in (("inference", engine.inference), ("training", engine.training)):
-        calls = {
-            name: make(side, x)
-            for name, side in sides.items()
-            if kind == "inference" or (engine.name, name) not in UNTRAINED
-        }
+        calls = {name: make(side, x) for name, side in sides.items()}
         seconds = medians(engine, calls, x)
         for name, call in calls.items():
             one = {"backend": engine.name, "layer": name, "kind": kind, "steps": steps}

@@ -8,8 +8,9 @@ outputs ask of `c_t`:
     a_t = dc_t + decay_{t+1} * a_{t+1},       ddrive_t = a_t,   ddecay_t = a_t * c_{t-1}
 
 TensorFlow runs it step by step in one compiled loop, whose state stays in the processor's
-cache: on a CPU that beats a scan in chunks, and `ops.associative_scan`, which other
-backends use. Shapes: `(T, B, N)`.
+cache: on a CPU that beats a scan in chunks, and `ops.associative_scan`, which JAX uses.
+Keras' scan for PyTorch works on the CPU wherever its tensors are, so that PyTorch doubles
+the reach of each step instead. Shapes: `(T, B, N)`.
 """
 
 import keras
@@ -49,11 +50,30 @@ def _solve(decay, drive, first, reverse):
         drive, [start % drive.shape[0], 0, 0], (drive[start] + decay[start] * first)[None]
     )
 
+    if keras.backend.backend() == "torch":
+        return _by_doubling(decay, opened, reverse)
+
     def compose(earlier, later):
         """Returns the map of two steps, `c -> decay c + drive`, one after the other."""
         return earlier[0] * later[0], earlier[1] * later[0] + later[1]
 
     return ops.associative_scan(compose, (decay, opened), reverse=reverse, axis=0)[1]
+
+
+def _by_doubling(decay, drive, reverse):
+    """Returns `c`: after each round a step holds those of twice as many before it.
+
+    Source: Hillis & Steele 1986, Data parallel algorithms, partial sums.
+    """
+    if reverse:
+        return ops.flip(_by_doubling(ops.flip(decay, 0), ops.flip(drive, 0), False), 0)
+    reach = 1
+    while reach < drive.shape[0]:
+        far = decay[reach:]
+        drive = ops.concatenate([drive[:reach], drive[reach:] + far * drive[:-reach]], 0)
+        decay = ops.concatenate([decay[:reach], far * decay[:-reach]], 0)
+        reach *= 2
+    return drive
 
 
 def _step_by_step(decay, drive, first, reverse):
