@@ -20,7 +20,7 @@ PLAIN = {
     "pretrained": False,
     "learning_rate": [0.1],
 }
-TRAIN = {"epochs": 4, "batch_size": 16, "optimizer": "sgd", "seeds": [1]}
+TRAIN = {"epochs": 4, "looks": 1, "batch_size": 16, "optimizer": "sgd", "seeds": [1]}
 SIZES = {"train": [0, 300], "validation": [300, 360], "test": [360, 420]}
 
 

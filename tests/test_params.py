@@ -516,6 +516,11 @@ def test_a_depth_cliff_has_seeds_of_its_stack(tour, fault):
     assert "Received: [9] besides" in message
 
 
+def test_a_depth_cliff_looks_after_equally_many_epochs(tour, fault):
+    tour["depth_cliffs"]["depth-cliff"]["train"]["looks"] = 4
+    assert "looks must divide epochs, 15. Received: 4" in fault(tour)
+
+
 def test_a_depth_cliff_without_a_pretrained_net_needs_no_stack(tour, tmp_path, fault):
     block = tour["depth_cliffs"]["depth-cliff"]
     for net in block["nets"].values():

@@ -266,7 +266,13 @@ def cliff():
         "nets": {
             "plain": {**nets, "pretrained": False, "learning_rate": [0.1]},
         },
-        "train": {"epochs": 1, "batch_size": 50, "optimizer": "sgd", "seeds": [1]},
+        "train": {
+            "epochs": 1,
+            "looks": 1,
+            "batch_size": 50,
+            "optimizer": "sgd",
+            "seeds": [1],
+        },
     }
 
 

@@ -27,6 +27,8 @@ from engram.models import deep_net
 from engram.tasks import classification
 
 IMAGES = 256  # by which gradients are measured
+STEPS = 36  # in one call, since those of nets so narrow are short
+HELD = 500  # images in a batch that is not trained on
 INK = "#1f2933"
 NAMES = {"sgd": "SGD with momentum", "adam": "Adam"}
 COLOURS = (
@@ -64,7 +66,8 @@ def measure(
         nets: of each name the arguments of `very_deep_net` that are not here,
             `pretrained`, whether the stack's weights are what training starts from, and
             `learning_rate`, a list.
-        train: `epochs`, `batch_size`, `optimizer` and `seeds`.
+        train: `epochs`; `looks`, how often on the way validation is looked at, which
+            keeps the best of these moments; `batch_size`, `optimizer` and `seeds`.
         known: rows that were measured before, yielded as they are.
     """
     measured = {(row["net"], row["depth"]): row for row in known}
@@ -101,6 +104,7 @@ def _builder(spec, start, depth, width, net, optimizer):
             optimizer=optimizer,
             **args,
         )
+        model.steps_per_execution = STEPS
         if net["pretrained"]:
             deep_net.start(model, start / f"seed-{seed}.keras")
         return model
@@ -119,8 +123,8 @@ def _measured(build, prepared: Path, spec: dict[str, Any], rates, train) -> Row:
         how = training.Settings(
             parts=("train", "validation"),
             rates=[rate],
-            epochs=train["epochs"],
-            stop_after=train["epochs"],
+            epochs=train["looks"],
+            stop_after=train["looks"],
             jit_compile=False,
             strategy="one_device",
         )
@@ -130,7 +134,10 @@ def _measured(build, prepared: Path, spec: dict[str, Any], rates, train) -> Row:
             return None
 
     def batches(part, seed=None):
-        return classification.batches(prepared, part, train["batch_size"], seed)
+        if part != "train":
+            return classification.batches(prepared, part, HELD)
+        data = classification.batches(prepared, part, train["batch_size"], seed)
+        return data.repeat(train["epochs"] // train["looks"])
 
     first, *others = train["seeds"]
     tried = [one for rate in rates if (one := fitted(first, rate))]
@@ -155,7 +162,7 @@ def _unrecorded(seed, rate):
 def accuracy(model: keras.Model, prepared: Path, spec: dict[str, Any]) -> float:
     """Returns the share of the test part that a model tells right."""
     _, truth = classification.arrays(prepared, spec, "test")
-    logits = model.predict(classification.batches(prepared, "test", 250), verbose=0)
+    logits = model.predict(classification.batches(prepared, "test", HELD), verbose=0)
     return float((logits.argmax(1) == truth).mean())
 
 

@@ -110,9 +110,18 @@ class CliffTraining(Block):
     """How each net of a depth cliff trains, beside its own learning rates."""
 
     epochs: Positive
+    looks: Positive
     batch_size: Positive
     optimizer: Literal["sgd", "adam"]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _looks_are_as_far_apart(self) -> "CliffTraining":
+        if self.epochs % self.looks:
+            raise ValueError(
+                f"looks must divide epochs, {self.epochs}. Received: {self.looks}"
+            )
+        return self
 
 
 class DepthCliff(Block):
