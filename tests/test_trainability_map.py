@@ -96,7 +96,9 @@ def test_the_deepest_net_that_trained_stands_beside_theory():
     weak, critical, strong = trainability_map.scales(rows, "tanh", 0.05)
     assert weak["deepest"] == 20 and not weak["open"]
     assert weak["xi"] == pytest.approx(3.63, abs=0.01)  # reference table
-    assert weak["ratio"] == pytest.approx(20 / weak["xi"])
+    assert weak["crossing"] == pytest.approx(20 + 10 * (0.8 - 0.5) / (0.8 - 0.1))
+    assert weak["ratio"] == pytest.approx(weak["crossing"] / weak["xi"])
+    assert critical["crossing"] is None and strong["crossing"] is None
     assert critical["open"] and critical["deepest"] == 30
     assert critical["xi"] is None or critical["xi"] > 1000
     assert strong["deepest"] is None and strong["ratio"] is None
@@ -114,7 +116,9 @@ def test_the_picture_has_each_net_in_its_place():
     (mesh,) = axis.collections
     seen = mesh.get_array().reshape(3, 2)
     np.testing.assert_allclose(seen.filled(-1), [[20, 50], [30, 60], [50, -1]])
-    (line,) = axis.get_lines()
+    line, ends = axis.get_lines()
+    (end,) = ends.get_xydata().tolist()  # that of 1.0 is not seen
+    assert end == [4.0, pytest.approx(20 + 20 * 0.1 / 0.6)]
     at = np.argmin(abs(line.get_xdata() - 1.0))
     expected = 6 * theory.correlation_depth("tanh", line.get_xdata()[at], 0.05)
     assert line.get_ydata()[at] == pytest.approx(expected)

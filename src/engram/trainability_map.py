@@ -123,7 +123,9 @@ def scales(rows: list[Row], activation: str, sigma_b2: float) -> list[dict[str, 
 
     xi        depth scale of theory; null where it is endless
     deepest   depth; null if none trained
-    ratio     deepest / xi, which theory says is about 6
+    crossing  depth at which accuracy falls below `TRAINED`, on a line from `deepest` to
+              the next depth; null if none trained, or all did
+    ratio     crossing / xi, or deepest / xi if it is open; theory says about 6
     open      whether `deepest` is the deepest net of all, so that more may train
     """
     last = max(row["depth"] for row in rows)
@@ -132,17 +134,28 @@ def scales(rows: list[Row], activation: str, sigma_b2: float) -> list[dict[str, 
         own = [row for row in rows if row["sigma_w2"] == variance]
         trained = [row["depth"] for row in own if (row["accuracy"] or 0) >= TRAINED]
         deepest = max(trained, default=None)
+        crossing = _crossing(own, deepest) if deepest not in (None, last) else None
+        reached = crossing or deepest
         xi = theory.correlation_depth(activation, variance, sigma_b2)
         found.append(
             {
                 "sigma_w2": variance,
                 "xi": xi if xi < math.inf else None,
                 "deepest": deepest,
-                "ratio": deepest / xi if deepest and 0 < xi < math.inf else None,
+                "crossing": crossing,
+                "ratio": reached / xi if reached and 0 < xi < math.inf else None,
                 "open": deepest == last,
             }
         )
     return found
+
+
+def _crossing(rows: list[Row], deepest: int) -> float:
+    """Returns the depth behind `deepest` at which accuracy is `TRAINED`."""
+    after = min(row["depth"] for row in rows if row["depth"] > deepest)
+    told = {row["depth"]: row["accuracy"] or 0 for row in rows}
+    share = (told[deepest] - TRAINED) / (told[deepest] - told[after])
+    return deepest + share * (after - deepest)
 
 
 def draw(rows: list[Row], activation: str, sigma_b2: float) -> Figure:
@@ -166,6 +179,15 @@ def draw(rows: list[Row], activation: str, sigma_b2: float) -> Figure:
     ]
     name = f"{theory.TRAINABLE} depth scales of theory"
     axis.plot(fine, np.minimum(limit, 10 * up[-1]), color="#e07b00", lw=2.5, label=name)
+    ends = [one for one in scales(rows, activation, sigma_b2) if one["crossing"]]
+    axis.plot(
+        [one["sigma_w2"] for one in ends],
+        [one["crossing"] for one in ends],
+        "o",
+        color="white",
+        mec=INK,
+        label=f"measured: {100 * TRAINED:.0f} %",
+    )
     axis.set_xlim(across[0], across[-1])
     axis.set_ylim(up[0], up[-1])
     axis.set_xlabel("variance of weights times inputs of a unit, σ_w²", color=INK)
