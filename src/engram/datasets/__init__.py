@@ -91,6 +91,10 @@ def builder(
         from engram.datasets import fashion_mnist
 
         return fashion_mnist.build(**kind)
+    if source == "stacked_mnist":
+        from engram.datasets.stacked_mnist import StackedMnist
+
+        return StackedMnist(**arguments, **kind)
     if source == "cat_or_not":
         from engram.datasets.cat_or_not import CatOrNot
 
