@@ -28,6 +28,7 @@ PREPARED = (
     "pictures",
     "tiny_french",
     "gaussian_mixture",
+    "judged",
 )  # one dataset of each task
 IMAGES = {"dataset": "digits", "task": "classification"}
 PICTURES = {"dataset": "pictures", "task": "reconstruction"}
@@ -40,6 +41,7 @@ DOWNLOADS = {
         "los_loop",
         "mnist",
         "fashion_mnist",
+        "stacked_mnist",
         "cat_or_not",
         "nyc_taxi",
         "montevideo_bus",
@@ -162,6 +164,7 @@ def loaded(tmp_path_factory):
         | {"bars_and_stripes": toy.dataset(tables, "bars_and_stripes", task="density")}
         | {"pictures": toy.dataset(tables, "digits", task="reconstruction")}
         | {"gaussian_mixture": toy.dataset(tables, "gaussian_mixture", task="generation")}
+        | {"judged": toy.dataset(tables, "digits", task="image_generation")}
         | {"tiny_french": toy.tiny_french()},
         pretraining={
             "stack": toy.stack(),
@@ -206,6 +209,8 @@ def _place(word):
         return PICTURES
     if word in toy.GENERATORS:
         return {"dataset": "gaussian_mixture", "task": "generation"}
+    if word in toy.IMAGE_GENERATORS:
+        return {"dataset": "judged", "task": "image_generation"}
     if word in toy.TRANSLATIONS:
         return SENTENCES
     return {"dataset": "moving_digits", "task": "video"} if word in toy.VIDEO else {}

@@ -159,6 +159,21 @@ GENERATORS = {
     },
 }
 ARGUMENTS |= GENERATORS
+IMAGE_GENERATORS = {
+    "dcgan": {
+        "latent": 3,
+        "filters": [4, 3],
+        "kernel_size": 3,
+        "norm": "spectral",
+        "game": "nonsaturating",
+        "packing": 2,
+        "d_steps": 1,
+        "average": 0.9,
+        "penalty": 0.1,
+        "momentum": 0.5,
+    },
+}
+ARGUMENTS |= IMAGE_GENERATORS
 BY_TOKENS = {**SOLVED, "batch_size": 8192}  # how many tokens are in a batch
 FETCH = {  # of each source word that has arguments
     "detector_csv": {
@@ -170,6 +185,7 @@ FETCH = {  # of each source word that has arguments
     "adding": {"steps": 8, "train": 60, "test": 20},
     "copy_memory": {"delay": 3, "train": 60, "test": 20},
     "moving_digits": {"clips": 5},
+    "stacked_mnist": {"train": 60, "test": 20},
     "cat_or_not": {"images": "subset"},
     "digits": {"unseen_hands": False},
     "picture_folder": {"side": 8, "colour": True, "test": 0.2},
@@ -191,6 +207,7 @@ PREPARE = {  # of each task word
         "tokens": "plain",
     },
     "generation": {},
+    "image_generation": {"validation": 0, "judge": "digits"},
 }
 
 
@@ -215,6 +232,7 @@ def experiment(model, train=SOLVED, dataset="toy", start=None, task="forecasting
         **dict.fromkeys(("transformer", "seq2seq"), "layers/attention"),
         "very_deep_net": "layers/rezero.py",
         "residual_cnn": "layers/augmentation.py",
+        "dcgan": "models/generation.py",
     }
     return {
         "task": task,

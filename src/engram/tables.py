@@ -11,7 +11,9 @@ Table = list[list[str]]  # the header first
 
 PARTS = {"train": "training part", "train+validation": "training and validation parts"}
 DIFFERENCE = ("difference", "low", "high")
-SPELT = {word: word.upper() for word in "mae rmse mape mse bce auc bleu kl".split()} | {
+SPELT = {word: word.upper() for word in "mae rmse mape mse bce auc bleu kl kid".split()}
+SPELT |= {
+    "frechet": "Fréchet",
     "chrf": "chrF",
     "sacrebleu": "sacreBLEU",
 }
@@ -26,6 +28,10 @@ MEANINGS = {  # of a metric's key, or else of its parts; the first words are pat
     "auc": "AUC is from 0 to 1, more is better",
     "f1": "F1 is in per cent, more is better",
     "temperature": "temperature divides the logits",
+    "frechet": "Fréchet distance and KID are of features of our own classifier, hence not"
+    " comparable with a published FID; “floor” is what held real images have",
+    "precision": "precision and recall are in per cent, more is better",
+    "outside": "“outside” is in per cent of the generated images, less is better",
     "modes": "modes are counted, more is better",
     "high_quality": "high quality is in per cent of the generated points, more is better",
     "reverse_kl": "reverse KL is in nats, less is better",

@@ -138,6 +138,10 @@ def _of_task(task: str) -> ModuleType:
         from engram.models import generation
 
         return generation
+    if task == "image_generation":
+        from engram.models import image_generation
+
+        return image_generation
     raise ValueError(f"`task` must be a task's word. Received: {task!r}")
 
 
@@ -234,4 +238,8 @@ def _module(word: str) -> ModuleType:
         from engram.models import mlp_gan
 
         return mlp_gan
+    if word == "dcgan":
+        from engram.models import dcgan
+
+        return dcgan
     raise ValueError(f"`model` must be a module of engram.models. Received: {word!r}")

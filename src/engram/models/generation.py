@@ -1,4 +1,7 @@
-"""What all generators share: the game against a discriminator that teaches them."""
+"""What all generators share: the game against a discriminator that teaches them.
+
+Shapes: `B` points, `...` those of a point: `D` numbers, or `H, W, F` of an image.
+"""
 
 from typing import Any
 
@@ -9,6 +12,7 @@ GAMES = ("minimax", "nonsaturating")
 SEEN = "loss", "discriminator", "real", "fake"  # of each step
 CLOSEST = 1e-6  # of points, in their distance
 HELD = 4096  # rows of noise that held points are compared by
+AT_ONCE = 2500  # points that are generated in one batch
 
 
 @keras.saving.register_keras_serializable(package="engram")
@@ -32,8 +36,9 @@ class Gan(keras.Model):
     in its eyes then.
 
     Args:
-        generator: net from `(B, Z)` to points `(B, D)`.
-        discriminator: net from packs `(B, packing D)` to logits `(B, 1)`.
+        generator: net from `(B, Z)` to points `(B, ...)`.
+        discriminator: net from packs `(B, packing D)`, or of images
+            `(B, H, W, packing F)`, to logits `(B, 1)`.
         game: `"minimax"` or `"nonsaturating"`.
         packing: int, points of a pack.
         d_steps: int, steps of the discriminator for one of the generator.
@@ -47,7 +52,7 @@ class Gan(keras.Model):
         z: float tensor `(B, Z)`.
 
     Returns:
-        Points `(B, D)`, made with the averaged weights.
+        Points `(B, ...)`, made with the averaged weights.
 
     Raises:
         ValueError: if `game` is another word, or a number is none of these.
@@ -177,10 +182,10 @@ class Gan(keras.Model):
         return self._record(point, distance(point, made), *seen)
 
     def generate(self, count: int, seed: int):
-        """Returns points, an array `(count, D)`, of the noise of `seed`."""
+        """Returns points, an array `(count, ...)`, of the noise of `seed`."""
         width = self.generator.input_shape[-1]
         noise = keras.random.normal((count, width), seed=seed)
-        return self.predict(noise, batch_size=count, verbose=0)
+        return self.predict(noise, batch_size=min(count, AT_ONCE), verbose=0)
 
     def _teach_discriminator(self, point, place, n: int):
         made = self.generator(self._noise(place, n), training=True)
@@ -192,7 +197,8 @@ class Gan(keras.Model):
             guessed = self.discriminator(fake, training=True)
             loss = total = _discriminator_loss(told, guessed)
             if self.penalty:
-                steep = tf.reduce_sum(slope.gradient(told, real) ** 2, axis=1)
+                axes = range(1, real.shape.rank)
+                steep = tf.reduce_sum(slope.gradient(told, real) ** 2, axis=list(axes))
                 total += self.penalty / 2 * tf.reduce_mean(steep)
             total = self._shared(total)
         weights = self.discriminator.trainable_variables
@@ -223,7 +229,11 @@ class Gan(keras.Model):
         return tf.random.stateless_normal(shape, pair, alg="philox")
 
     def _packs(self, points):
-        return tf.reshape(points, (-1, self.packing * points.shape[-1]))
+        """Returns `(B / packing, ..., packing F)`: the last axes side by side."""
+        *places, numbers = points.shape[1:]
+        apart = tf.reshape(points, (-1, self.packing, *places, numbers))
+        beside = tf.experimental.numpy.moveaxis(apart, 1, -2)
+        return tf.reshape(beside, (-1, *places, self.packing * numbers))
 
     def _shared(self, loss):  # gradients are summed over devices
         return loss / self.distribute_strategy.num_replicas_in_sync
@@ -293,10 +303,11 @@ def _size(data: tf.data.Dataset, parts: int) -> int:
 
 
 def distance(one, other):
-    """Returns the distance of two sets of points `(B, D)`.
+    """Returns the distance of two sets of points `(B, ...)`.
 
     It is that of `tasks.generation_metrics`.
     """
+    one, other = (tf.reshape(x, (tf.shape(x)[0], -1)) for x in (one, other))
 
     def mean(a, b, alike: bool):
         gaps = tf.norm(a[:, None] - b, axis=-1)

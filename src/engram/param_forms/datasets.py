@@ -15,6 +15,7 @@ Task = Literal[
     "reconstruction",
     "translation",
     "generation",
+    "image_generation",
 ]
 
 
@@ -53,6 +54,13 @@ class Digits(Block):
     """How the digits become parts (`source: digits`)."""
 
     unseen_hands: bool
+
+
+class StackedMnist(Block):
+    """How many images of three digits there are (`source: stacked_mnist`)."""
+
+    train: Positive
+    test: Positive
 
 
 class CatOrNot(Block):
@@ -138,6 +146,13 @@ class Pictures(Block):
     validation: Positive
 
 
+class Judged(Block):
+    """How many images choose, and who judges (`prepare` of image_generation)."""
+
+    validation: Annotated[int, Field(ge=0, strict=True)]
+    judge: Literal["digits", "mnist", "fashion_mnist"]
+
+
 class Sentences(Block):
     """How sentences become pieces (`prepare` of a translation dataset)."""
 
@@ -157,6 +172,7 @@ SOURCES: dict[str, type[Block]] = {
     "copy_memory": CopyMemory,
     "mnist": NoArguments,
     "fashion_mnist": NoArguments,
+    "stacked_mnist": StackedMnist,
     "cat_or_not": CatOrNot,
     "picture_folder": PictureFolder,
     "digits": Digits,
@@ -176,6 +192,7 @@ PREPARE: dict[str, type[Block]] = {
     "reconstruction": Pictures,
     "translation": Sentences,
     "generation": NoArguments,
+    "image_generation": Judged,
 }
 
 

@@ -167,6 +167,21 @@ class MlpGan(Block):
     stddev: Annotated[float, Field(gt=0)] | None
 
 
+class Dcgan(Block):
+    """Arguments of `models/dcgan.py`."""
+
+    latent: Positive
+    filters: Annotated[list[Positive], Field(min_length=1)]
+    kernel_size: Annotated[int, Field(ge=2, strict=True)]
+    norm: Literal["none", "batch", "spectral"]
+    game: Literal["minimax", "nonsaturating"]
+    packing: Positive
+    d_steps: Positive
+    average: Annotated[float, Field(ge=0, lt=1)]
+    penalty: Annotated[float, Field(ge=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+
+
 class Translation(Block):
     """Arguments that all models of translation share (`models/translation.py`)."""
 
@@ -219,4 +234,5 @@ MODELS: dict[str, type[Block]] = {
     "transformer": Transformer,
     "seq2seq": Seq2Seq,
     "mlp_gan": MlpGan,
+    "dcgan": Dcgan,
 }

@@ -41,4 +41,8 @@ def task(word: str) -> ModuleType:
         from engram.tasks import generation
 
         return generation
+    if word == "image_generation":
+        from engram.tasks import image_generation
+
+        return image_generation
     raise ValueError(f"`task` must be a module of engram.tasks. Received: {word!r}")
