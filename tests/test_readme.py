@@ -20,6 +20,7 @@ STUDIES = [
         "rbm_mnist",
         "translation",
         "multi30k",
+        "judges",
     )
 ]
 GROUP = {

@@ -12,14 +12,13 @@ import keras
 from engram import models
 from engram.tasks import image_generation
 
-TRAINED = {"digits": "digits", "mnist": "mnist", "fashion_mnist": "fashion"}
 
 
 def main(*names: str) -> None:
     """Writes the judges of these names, from images to features and logits."""
     image_generation.JUDGES.mkdir(exist_ok=True)
     for name in names:
-        path = f"runs/judge-{TRAINED[name]}/models/seed-1.keras"
+        path = f"runs/judge-{name}/models/seed-1.keras"
         trained = models.load("residual_cnn", "classification", path)
         moved = trained.get_layer("augmented").output
         seen = [trained.get_layer(layer).output for layer in ("mean", "logits")]

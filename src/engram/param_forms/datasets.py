@@ -150,7 +150,7 @@ class Judged(Block):
     """How many images choose, and who judges (`prepare` of image_generation)."""
 
     validation: Annotated[int, Field(ge=0, strict=True)]
-    judge: Literal["digits", "mnist", "fashion_mnist"]
+    judge: Literal["digits", "mnist"]
 
 
 class Sentences(Block):

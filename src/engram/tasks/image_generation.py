@@ -10,9 +10,8 @@ A judge, a classifier that was trained once, says what images are and how alike:
 are what its logits are computed from. Who measures with the same judge gets comparable
 numbers, so the judges' files are part of the package and must have their hashes.
 
-    digits          scikit-learn's digits, 8 x 8 pixels
-    mnist           handwritten digits, 28 x 28
-    fashion_mnist   clothes, 28 x 28
+    digits   scikit-learn's digits, 8 x 8 pixels
+    mnist    handwritten digits, 28 x 28
 
 `studies/judges` made them, from training images alone.
 
@@ -47,7 +46,6 @@ JUDGES = Path(__file__).parent / "judges"
 SHA256 = {
     "digits": "ee7ffa3d41f5d8d9ce6ea86a5db871da654a49ad11805f0d581933934615ebdf",
     "mnist": "89d88afac443c1cc603ef5a0d848f3620590521ca658170594f04a599acd550b",
-    "fashion_mnist": "",
 }
 
 
