@@ -13,7 +13,6 @@ from engram import models
 from engram.tasks import image_generation
 
 
-
 def main(*names: str) -> None:
     """Writes the judges of these names, from images to features and logits."""
     image_generation.JUDGES.mkdir(exist_ok=True)
