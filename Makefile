@@ -29,8 +29,7 @@ repro: .venv/installed ## Run what changed: fetch, prepare, train, evaluate, com
 	@echo "Results: results/comparison.md, results/report.html (open it in a browser). Runs: make ui"
 
 test: .venv/installed ## Run the tests (no network needed)
-	@python -m pytest -q -m "not network and not alone" -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-	@python -m pytest -q -m alone
+	@python -m pytest -q -m "not network" -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed ## Check style and types
 	@ruff check . && ruff format --check . && mypy

@@ -15,19 +15,25 @@ HOUR = 12  # readings
 
 @pytest.fixture(scope="module")
 def run():
-    """Run the whole simulation once, for it takes seconds, and watch every gap."""
-    smallest = [np.inf]
+    """Run the whole simulation once, for it takes seconds, and watch every step."""
+    smallest, product, beside = [np.inf], [0], [0]
 
     def watched(v, dv, s, v0, time_gap):
+        begin = time.perf_counter_ns()
         smallest[0] = min(smallest[0], s.min())
+        before = time.perf_counter_ns()
+        v * dv
+        end = time.perf_counter_ns()
+        product[0] += end - before
+        beside[0] += end - begin
         return acceleration(v, dv, s, v0, time_gap)
 
-    start = time.process_time()
+    start = time.perf_counter_ns()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ring_road, "acceleration", watched)
         readings = ring_road.simulate()
-    seconds = time.process_time() - start
-    return SimpleNamespace(readings=readings, seconds=seconds, gap=smallest[0])
+    own = time.perf_counter_ns() - start - beside[0]
+    return SimpleNamespace(readings=readings, gap=smallest[0], products=own / product[0])
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +102,10 @@ def test_readings_are_shaped_and_bounded_as_documented(run):
     assert run.readings.max() <= 1200
 
 
-@pytest.mark.alone
-def test_the_whole_simulation_takes_less_than_twenty_seconds(run):
-    assert run.seconds < 20
+def test_a_second_of_traffic_costs_less_than_120_products_of_two_arrays(run):
+    # Both are timed in turn, step by step, so whatever slows the machine slows both.
+    # 62 measured. Where the whole takes 8 s, 120 products are 15 s.
+    assert run.products < 120
 
 
 def test_readings_are_missing_at_night_alone_and_standstill_occurs(run):
