@@ -4,6 +4,7 @@ All comes from the energy alone: every density and every conditional is a sum ov
 states, divided by such a sum.
 """
 
+import functools
 import itertools
 
 import numpy as np
@@ -26,9 +27,12 @@ def draw_weights(rbm, width, seed=1):
     return rbm
 
 
+@functools.cache
 def states(units):
-    """Returns all rows of zeros and ones `(2^units, units)`."""
-    return np.array(list(itertools.product((0.0, 1.0), repeat=units)))
+    """Returns all rows of zeros and ones `(2^units, units)`, which nobody may change."""
+    rows = np.array(list(itertools.product((0.0, 1.0), repeat=units)))
+    rows.flags.writeable = False
+    return rows
 
 
 def energies(rbm, v, h):
