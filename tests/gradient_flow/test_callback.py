@@ -74,6 +74,23 @@ def test_the_update_is_what_the_step_did_to_the_weights():
     assert of(flow, "update", "hidden") == pytest.approx(expected, abs=1e-4)
 
 
+def test_an_update_is_of_the_step_though_other_weights_follow_it():
+    class Zero(keras.callbacks.Callback):  # as an average of weights is swapped in
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.set_weights([0 * w for w in self.model.get_weights()])
+
+    found = []
+    for others in ([], [Zero()]):
+        keras.utils.set_random_seed(1)
+        model = sequential(keras.layers.Dense(5, name="hidden"))
+        flow = GradientFlow(X, Y, every=1)
+        model.fit(
+            X, Y, ROWS, validation_data=(X, Y), callbacks=[*others, flow], verbose=0
+        )
+        found.append(of(flow, "update", "hidden"))
+    assert np.isfinite(found[0]) and found[0] == found[1]
+
+
 def test_nothing_the_layers_change_is_kept():
     def trained(callbacks):
         keras.utils.set_random_seed(3)
