@@ -66,7 +66,13 @@ def committed(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", *(f"docs/{name}.md" for name in ("attention", "gan", "rbm", "stlm"))]
+    [
+        "README.md",
+        *(
+            f"docs/{name}.md"
+            for name in ("attention", "gan", "gradient_flow", "rbm", "stlm")
+        ),
+    ]
     + STUDIES,
 )
 def test_the_tables_are_those_of_the_committed_results(page, committed):
