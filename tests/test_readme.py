@@ -21,6 +21,7 @@ STUDIES = [
         "translation",
         "multi30k",
         "judges",
+        "gradient_flow",
     )
 ]
 GROUP = {
