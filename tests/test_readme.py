@@ -22,6 +22,7 @@ STUDIES = [
         "multi30k",
         "judges",
         "gradient_flow",
+        "images",
     )
 ]
 GROUP = {
