@@ -3,8 +3,8 @@
 Nets: the tour's CNN with its batches of 32 digits, and an MLP on images of 784 pixels. In
 one training every second block of 50 steps begins with a look, at as many rows as a step
 trains on, 64 at most; the cost is the median of what such a block takes more than the
-mean of its two neighbours, so that whatever slows the machine slows both. Tracing, once
-for each `fit`, is told by itself.
+mean of its two neighbours, so that whatever slows the machine slows both. The first
+epoch, with all tracing, is left out.
 
     python benchmarks/gradient_flow_cost.py   # writes results/gradient_flow_cost.json
 """
@@ -92,10 +92,8 @@ def measured(name: str, net: Callable, batch: int, shape: tuple[int, ...]) -> di
         "ratio": 1 / (1 + cost),
         "unit": "steps/s",
         "cost": cost,
-        "seconds_to_trace": float(seconds[0, 0]) - EVERY / speed,
     }
-    told = f"{cost:.1%} more time, {row['seconds_to_trace']:.1f} s to trace"
-    print(f"{name}, {row['case']}: {told}", flush=True)
+    print(f"{name}, {row['case']}: {cost:.1%} more time", flush=True)
     return row
 
 

@@ -29,7 +29,7 @@ def draw_weights(rbm, width, seed=1):
 
 @functools.cache
 def states(units):
-    """Returns all rows of zeros and ones `(2^units, units)`, which nobody may change."""
+    """Returns all rows of zeros and ones `(2^units, units)`, read-only, since kept."""
     rows = np.array(list(itertools.product((0.0, 1.0), repeat=units)))
     rows.flags.writeable = False
     return rows

@@ -142,7 +142,8 @@ def test_saved_it_comes_back_in_a_fresh_process(kind, tmp_path):
 @pytest.mark.parametrize("kind", [KINDS[0], KINDS[3]], ids=["transformer", "gru"])
 def test_it_learns_to_read_backwards(kind):
     source, shifted, target = reversals(2000, seed=1)
-    rate = keras.optimizers.schedules.CosineDecay(0.005, decay_steps=12 * 2000 // 50)
+    # Falling, so that rounding does not decide how far the last steps miss.
+    rate = keras.optimizers.schedules.CosineDecay(0.005, decay_steps=480)
     model = built(*kind, learning_rate=rate, width=32, beam=3)
     model.fit(
         (source, shifted),
