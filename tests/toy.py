@@ -76,6 +76,8 @@ IMAGES = {
         "filters": [2, 3],
         "kernel_size": 3,
         "units": 4,
+        "flip": True,
+        "shift": 0.2,
         "dropout": 0.1,
         "optimizer": "adam",
     },
@@ -230,8 +232,8 @@ def experiment(model, train=SOLVED, dataset="toy", start=None, task="forecasting
         **dict.fromkeys(("stlm", "parallel_stlm", "conv_stlm"), "layers/stlm"),
         **dict.fromkeys(("rbm", "pca"), "layers/rbm"),
         **dict.fromkeys(("transformer", "seq2seq"), "layers/attention"),
+        **dict.fromkeys(("cnn", "residual_cnn"), "layers/augmentation.py"),
         "very_deep_net": "layers/rezero.py",
-        "residual_cnn": "layers/augmentation.py",
         "dcgan": "models/generation.py",
     }
     return {

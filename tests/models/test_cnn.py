@@ -11,6 +11,8 @@ CNN = {
     "filters": [3, 4],
     "kernel_size": 3,
     "units": 6,
+    "flip": True,
+    "shift": 0.2,
     "dropout": 0.5,
     "optimizer": "adam",
 }
@@ -134,9 +136,8 @@ def test_a_cross_is_told_from_a_circle_wherever_it_is(word):
         i, j = draw.integers(0, 7, 2)
         x[n, i : i + 3, j : j + 3, 0] = shapes[label]
     spec = {"task": "classification", "shape": [9, 9, 1], "classes": 2}
-    more = {"dropout": 0.0} | ({"shift": 0.1} if word == "residual_cnn" else {})
     rate = 0.01 if word == "cnn" else 0.05
-    model = _build(word, spec, rate, **more)
+    model = _build(word, spec, rate, dropout=0.0, shift=0.1)
     model.fit(x[:200], y[:200], 20, epochs=15, verbose=0)
     told = model.predict(x[200:], verbose=0).argmax(1)
     assert (told == y[200:]).mean() > 0.9

@@ -121,6 +121,8 @@ class Cnn(Block):
     filters: Annotated[list[Positive], Field(min_length=1)]
     kernel_size: Positive
     units: Positive
+    flip: bool
+    shift: Annotated[float, Field(ge=0, lt=1)]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     optimizer: Literal["sgd", "adam"]
 
