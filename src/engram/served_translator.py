@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 import mlflow
-import pandas as pd  # type: ignore[import-untyped]
+import pandas as pd
 
 from engram import models, translate
 

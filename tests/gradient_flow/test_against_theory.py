@@ -5,9 +5,12 @@ The nets are those of the table in docs/gradient_flow.md.
 
 import importlib.util
 import json
+import math
 from pathlib import Path
 
 import pytest
+
+from engram.gradient_flow import theory
 
 SCRIPT = Path(__file__).parents[2] / "docs/gradient_flow.py"
 
@@ -33,6 +36,20 @@ def nets():
 def test_chi_of_a_layer_within_a_hundredth(nets, activation, sigma_w2, sigma_b2, seeds):
     found = nets.plain(activation, sigma_w2, sigma_b2, seeds)
     assert found["measured"] == pytest.approx(found["theory"], rel=0.01)
+
+
+def test_narrow_nets_lose_gradients_by_what_theory_says(nets, monkeypatch):
+    """32 layers of 64, one probe: the mean of ln |J u|^2 is lower by beta / 2 = 1.25."""
+    depth, width, seeds = 32, 64, 150
+    for name, value in {"WIDTH": width, "DEPTH": depth, "PROBES": 1}.items():
+        monkeypatch.setattr(nets, name, value)
+    beta = theory.spread("relu", depth, width)
+    assert beta / 2 == pytest.approx(1.25)
+    found = nets.plain("relu", 2.0, 0.0, seeds)
+    added_back = depth * math.log(found["measured"])
+    assert added_back == pytest.approx(0, abs=3 * (beta / seeds) ** 0.5)
+    spread = (depth * found["error"] / found["measured"]) ** 2 * seeds
+    assert spread == pytest.approx(beta, rel=0.3)
 
 
 def test_batch_norm_makes_gradients_grow(nets):

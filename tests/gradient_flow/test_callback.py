@@ -1,8 +1,10 @@
 """`GradientFlow` in `fit`: what it tells, and that it changes nothing."""
 
 import keras
+import mlflow
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from engram.gradient_flow import GradientFlow
 
@@ -102,6 +104,33 @@ def test_nothing_the_layers_change_is_kept():
         np.testing.assert_array_equal(plain, seen)
 
 
+def test_the_table_as_a_data_frame():
+    flow = watched(sequential(keras.layers.Dense(5, name="hidden")))
+    frame = flow.frame().set_index(["step", "layer"])
+    assert len(frame) == len(flow.rows)
+    assert frame.loc[(2, "hidden"), "gradient"] == of(flow, "gradient", "hidden", 2)
+
+
+# Said by SQLAlchemy 2.1 of MLflow 3.17's tables.
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+def test_mlflow_gets_a_curve_of_each_number(tmp_path):
+    shared = keras.layers.Dense(WIDE, name="shared")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    try:
+        mlflow.create_experiment("watched", artifact_location=str(tmp_path))
+        mlflow.set_experiment("watched")
+        with mlflow.start_run() as run:
+            flow = watched(sequential(shared, shared), record=mlflow.log_metrics)
+        client = mlflow.MlflowClient()
+        for name in ("shared", "shared:2"):
+            points = client.get_metric_history(run.info.run_id, f"signal/{name}")
+            told = [(point.step, point.value) for point in points]
+            assert told == [(s, of(flow, "signal", name, s)) for s in (0, 2, 4, 6)]
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")  # Keras, of the spare
 def test_several_inputs_shared_layers_frozen_layers_and_unused_weights():
     class Spare(keras.layers.Dense):
@@ -121,6 +150,14 @@ def test_several_inputs_shared_layers_frozen_layers_and_unused_weights():
     model = keras.Model({"a": a, "b": b}, outputs)
     model.compile("adam", ["mse", "mse"], steps_per_execution=2)
     x, y = {"a": X, "b": X[::-1]}, [Y, np.ones((ROWS, 4), "float32")]
+    with tf.GradientTape() as tape:
+        told = model(x)
+        loss = sum(
+            tf.reduce_mean((one - wanted) ** 2)
+            for one, wanted in zip(told, y, strict=True)
+        )
+    asked = tape.gradient(loss, [w.value for w in shared.trainable_variables])
+    size = np.log10(np.sqrt(sum(float(tf.reduce_sum(g**2)) for g in asked)))
     flow = watched(model, x, y, epochs=1)
     assert {row["step"] for row in flow.rows} == {0, 2}
     names = ["shared", "shared:2", "frozen", "add", "in/x", "one", "unheard", "rescaling"]
@@ -128,7 +165,8 @@ def test_several_inputs_shared_layers_frozen_layers_and_unused_weights():
     assert {"shared", "shared:2", "frozen", "in/x", "one"} <= {
         row["layer"] for row in flow.rows
     }
-    assert of(flow, "gradient", "shared") == of(flow, "gradient", "shared:2") > -4
+    assert of(flow, "gradient", "shared") == of(flow, "gradient", "shared:2")
+    assert of(flow, "gradient", "shared") == pytest.approx(size, abs=1e-4)
     assert np.isnan(of(flow, "gradient", "frozen"))
     assert of(flow, "gradient", "unheard") == -np.inf
     assert np.isfinite(of(flow, "gradient", "one"))
@@ -145,6 +183,22 @@ def test_mixed_precision_does_not_underflow_on_the_way():
     )
     assert expected < -7.5  # float16 ends at 6e-8
     assert found == pytest.approx(expected, abs=0.1)
+
+
+def test_clipping_is_told_as_it_is_under_a_loss_that_is_scaled():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = sequential(keras.layers.Dense(5, "tanh"), global_clipnorm=1e-3)
+        assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+        flow = watched(model, epochs=1)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for layer in model.layers:
+        assert of(flow, "gradient", layer.name) > -2  # not times the scale, nor clipped
+        assert of(flow, "gradient", layer.name) < 1
+    both = [of(flow, "clipped", layer.name) for layer in model.layers]
+    assert np.sum(10.0 ** (2 * np.array(both))) == pytest.approx(1e-6, rel=0.02)
+    assert flow.totals[0]["cosine"] == pytest.approx(1, abs=1e-3)
 
 
 def test_recurrent_layers_and_tokens():

@@ -28,6 +28,8 @@ def test_the_fixed_point_and_the_depth_scale(activation, sigma_w2, sigma_b2, q, 
 
 def test_where_every_depth_trains():
     assert theory.critical("tanh", 0.05) == pytest.approx(1.76095, abs=1e-5)
+    assert theory.chi("sigmoid", theory.critical("sigmoid")) == pytest.approx(1, abs=1e-6)
+    assert 100 < theory.critical("sigmoid") < 105
     assert theory.chi("relu", 2.0) == theory.chi("linear", 1.0) == 1
     assert theory.chi("relu", 1.0) == 0.5
     assert theory.depth_scale(1.0) == math.inf

@@ -41,7 +41,8 @@ class GradientFlow(keras.callbacks.Callback):
             angle between the gradient of all weights and what clipping leaves of it.
 
     Raises:
-        ValueError: if `every` is below 1 or the model's graph of layers is not known.
+        ValueError: if `every` is below 1, the model's graph of layers is not known, or
+            all its outputs are whole numbers.
         RuntimeError: on another backend than TensorFlow.
     """
 
@@ -60,7 +61,7 @@ class GradientFlow(keras.callbacks.Callback):
         self._step = 0
 
     def on_train_begin(self, logs=None):
-        graph.graph_of(self.model, self.x)
+        require_slopes(self.model, self.x)
         self._names: list[str] = []
         self._weights: list[list[keras.Variable]] = []
         self._measure = tf.function(self._measured, autograph=False)
@@ -80,6 +81,12 @@ class GradientFlow(keras.callbacks.Callback):
             self._found["update"] = self._moved(self._before)
             self._tell({name: value.numpy() for name, value in self._found.items()})
         self._step += self.model.steps_per_execution
+
+    def frame(self):
+        """Returns `rows` as a pandas `DataFrame` (`pip install pandas`)."""
+        import pandas
+
+        return pandas.DataFrame(self.rows)
 
     def figure(self, measure="gradient"):
         """Returns a matplotlib figure of one measure, layer by step."""
@@ -120,6 +127,17 @@ class GradientFlow(keras.callbacks.Callback):
                 if np.isfinite(values[n])
             }
             self.record({**told, "gradient_cosine": cosine}, step)
+
+
+def require_slopes(model: keras.Model, x) -> None:
+    """Raises a `ValueError` if no output of a model has a gradient."""
+    outputs = graph.graph_of(model, x).outputs
+    kinds = [keras.backend.standardize_dtype(one.dtype) for one in outputs]
+    if not any("float" in kind for kind in kinds):
+        raise ValueError(
+            "`model` must have an output of floating-point numbers, since others have no"
+            f" gradient. Received: {', '.join(kinds)}"
+        )
 
 
 def _ratio(now: list, old: list) -> tf.Tensor:

@@ -17,7 +17,10 @@ from engram.gradient_flow.chain_rule import Scaled
 
 def can_be_told(layer) -> bool:
     """Whether the layer steps through time with one cell whose states are vectors."""
-    return isinstance(layer, keras.layers.RNN) and len(_sizes(layer)) > 0
+    if not isinstance(layer, keras.layers.RNN):
+        return False
+    stack = isinstance(layer.cell, keras.layers.StackedRNNCells)  # h is its last cell's
+    return not stack and len(_sizes(layer)) > 0
 
 
 def gradient_by_lag(layer, sequences, initial_state=None, seed: int = 1) -> np.ndarray:
@@ -45,9 +48,16 @@ def state_jacobian(layer, sequence, initial_state=None) -> tuple[np.ndarray, flo
     """Returns `d h_T / d h_0` `(U, U)` for one sequence `(T, F)`, and a logarithm.
 
     The Jacobian is the array times `e^log`.
+
+    Args:
+        layer: as of `gradient_by_lag`.
+        sequence: float array `(T, F)`.
+        initial_state: list of states `(1, U)`; zeros if None.
     """
     units = _sizes(layer)[0]
-    rows = np.repeat(np.asarray(sequence)[None], units, 0)
+    rows = np.repeat(np.asarray(sequence)[None], units, 0)  # one for each output
+    if initial_state is not None:
+        initial_state = [tf.repeat(state, units, 0) for state in initial_state]
     calls, first = steps(layer, rows, initial_state)
     seed = chain_rule.scaled(tf.eye(units, dtype=first[0].dtype))
     pulled = chain_rule.pull(calls, [(calls[-1].outputs[0], seed)])
@@ -65,8 +75,8 @@ def steps(layer, sequences, initial_state=None) -> tuple[list[graph.Call], list]
     if not can_be_told(layer) or np.ndim(sequences) != 3:
         raise ValueError(
             "`layer` must be a recurrent layer whose `cell` has vectors for states, such"
-            " as GRU, LSTM or STLM, and `sequences` (B, T, F). Received:"
-            f" {type(layer).__name__!r} and {np.shape(sequences)}"
+            " as GRU, LSTM or STLM, and is no stack of cells, and `sequences` (B, T, F)."
+            f" Received: {type(layer).__name__!r} and {np.shape(sequences)}"
         )
     sequences = tf.cast(sequences, layer.compute_dtype)
     if layer.go_backwards:

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from engram.gradient_flow import chain_rule, graph, measures, over_time, spectrum, theory
-from engram.gradient_flow.callback import LOGS, NOTHING
+from engram.gradient_flow.callback import LOGS, NOTHING, require_slopes
 
 Row = dict[str, Any]
 
@@ -31,7 +31,12 @@ def probe(model: keras.Model, x, y=None, probes: int = 8, spectra: bool = True) 
         `layers`, a list of dicts as the rows of `GradientFlow`; `depth`, how many layers
         with kernels gradients pass, `chi`, their mean factor, and `xi`; `over_time`, of
         each recurrent layer `ln` of gradients by lag and state.
+
+    Raises:
+        ValueError: if the model's graph of layers is not known, or all its outputs are
+            whole numbers.
     """
+    require_slopes(model, x)
     calls, found = measures.measure(model, x, y, probes=probes)
     numbers = {name: np.asarray(value, np.float64) for name, value in found.items()}
     loss = numbers.pop("loss", None)

@@ -22,6 +22,7 @@ import numpy as np
 
 Function = Callable[[np.ndarray], np.ndarray]
 TRAINABLE = 6  # depth scales: as deep as a net still trains, about
+LARGEST = 1e6  # variance of weights that is asked for a critical one
 SELU, SELU_ALPHA = 1.0507009873554805, 1.6732632423543772
 
 # A midpoint rule with a border at 0, where ReLU and its relatives have their kink.
@@ -141,8 +142,19 @@ def correlation_depth(activation: str, sigma_w2: float, sigma_b2: float = 0.0) -
 
 
 def critical(activation: str, sigma_b2: float = 0.0) -> float:
-    """Returns the `sigma_w2` at which `chi` is 1, found by halving."""
-    low, high = 0.0, 64.0
+    """Returns the `sigma_w2` at which `chi` is 1, found by halving.
+
+    Raises:
+        ValueError: if `chi` stays below 1 whatever the weights.
+    """
+    low, high = 0.0, 1.0
+    while chi(activation, high, sigma_b2) < 1:
+        low, high = high, 2 * high
+        if high > LARGEST:
+            raise ValueError(
+                f"chi of {activation!r} is below 1 up to sigma_w2 = {LARGEST:.0e}."
+                f" Received: sigma_b2 = {sigma_b2}"
+            )
     for _ in range(50):
         middle = (low + high) / 2
         below = chi(activation, middle, sigma_b2) < 1
@@ -165,8 +177,10 @@ def spread(
 
     Which units pass a gradient on is one and the same draw for every probe `u`, so only
     the second term falls with their number: 5 / width a layer of ReLU for a single one
-    (Hanin & Nica 2018), 1 / width for very many, that is, for the Frobenius norm. What
-    `q` itself fluctuates by, which smooth activations feel too, is left out.
+    (Hanin & Nica 2018), 1 / width for very many, that is, for the Frobenius norm. That is
+    true while `depth` is far below `width`: a long product turns all probes into few
+    directions, and more of them are then worth less. What `q` itself fluctuates by, which
+    smooth activations feel too, is left out.
 
     Args:
         activation: a word of `ACTIVATIONS`.

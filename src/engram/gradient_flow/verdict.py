@@ -86,11 +86,15 @@ def depth_in_words(told: Row) -> str:
     depth, chi, xi = told["depth"], told["chi"], told["xi"]
     if math.isnan(chi):
         return f"{depth} layers with kernels: too few to tell a depth scale."
+    words = f"{depth} layers with kernels; from one to the next |g|^2 times {chi:.3g}: "
     reach = theory.TRAINABLE * xi
-    far = "any depth" if reach > 1000 else f"about {reach:.0f} layers"
+    if reach > 1000:
+        return f"{words}gradients stay, trainable to any depth."
+    if chi > 1:  # how deep such nets train, the fixed point of correlations tells
+        return f"{words}it grows e-fold every {xi:.3g} layers."
     return (
-        f"{depth} layers with kernels; from one to the next |g|^2 times {chi:.3g}: depth"
-        f" scale 1/|ln chi| = {xi:.3g} layers, trainable to {far}."
+        f"{words}depth scale 1/|ln chi| = {xi:.3g} layers, trainable to about"
+        f" {reach:.0f} layers."
     )
 
 
@@ -107,7 +111,9 @@ def lag_in_words(logs: np.ndarray) -> str:
 
 
 def _signal(row: Row) -> float:
-    return row["signal"] if "signal" in row else row["jacobian"]
+    """Returns the gradient that arrives, a logarithm; -inf where none can."""
+    found = row["signal"] if "signal" in row else row["jacobian"]
+    return -math.inf if math.isnan(found) else found
 
 
 def _cell(value: float, width: int) -> str:
