@@ -14,9 +14,9 @@ from engram import params
 
 STUDIES = sorted(path.parent.name for path in toy.ROOT.glob("studies/*/dvc.yaml"))
 SUITES = [".", *(f"studies/{name}" for name in STUDIES)]
-# Not declared, because they cannot change a result (each is tested to deserve it): a
-# package's __init__ goes from a word to the module of that name, params returns the
-# file's own values, tracking and repository write the record.
+# Not declared, so that an edit of them reruns nothing: a package's __init__ goes from a
+# word to the module of that name and hands over what it needs, params returns the file's
+# own values, tracking and repository write the record. Other tests hold what they do.
 EXEMPT = ("params.py", "param_forms/", "tracking.py", "repository.py")
 MODELS = list(params.MODELS)
 PREPARED = (
@@ -110,8 +110,28 @@ def test_every_source_file_that_a_suite_names_exists(resolved, suite):
 
 
 @pytest.mark.parametrize("suite", SUITES)
+def test_fetch_declares_the_table_that_it_reads(resolved, suite):
+    """No import tells that."""
+    table = (toy.ROOT / "src/engram/datasets/mirror.tsv").resolve()
+    for name, stage in resolved[suite].items():
+        if name.startswith("fetch@"):
+            assert table in [(toy.ROOT / suite / d).resolve() for d in stage["deps"]]
+
+
+@pytest.mark.parametrize("suite", SUITES)
 def test_the_params_of_every_suite_are_accepted(suite):
     params.load(toy.ROOT / suite / "params.yaml")
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_every_experiment_names_the_layers_of_its_model(suite):
+    """Those that the toy experiments name, whose imports other tests compare."""
+    text = (toy.ROOT / suite / "params.yaml").read_text().replace("../../", "")
+    for name, block in yaml.safe_load(text)["experiments"].items():
+        expected = toy.experiment(block["model"])["layers"]
+        if expected.startswith("src/engram/models/") and "/pretrained" in block["start"]:
+            expected = "src/engram/layers/rbm"  # the weights that it starts with
+        assert block["layers"] == expected, name
 
 
 def test_stages_and_scripts_have_the_same_names():

@@ -451,6 +451,26 @@ def test_a_page_that_is_gone_is_refused(target, server):
     assert "404" in refusal(target)
 
 
+def test_a_name_or_an_address_that_never_answers_is_given_up(
+    target, pages, connect, monkeypatch
+):
+    assert mirror.SECONDS_TO_ANSWER < 15
+    monkeypatch.setattr(mirror, "SECONDS_TO_ANSWER", 0.3)
+    monkeypatch.setattr(requests.Session, "get", connect)
+    over = threading.Event()
+
+    def nothing(*args, **kwargs):  # as a resolver behind a wall does
+        over.wait(30)
+        raise OSError("the test is over")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nothing)
+    begin = time.perf_counter()
+    message = refusal(target)
+    over.set()
+    assert time.perf_counter() - begin < 15
+    assert "ConnectTimeout: no answer within 0.3 seconds" in message
+
+
 def test_a_server_that_never_answers_is_given_up(target, pages, connect, monkeypatch):
     monkeypatch.setattr(mirror, "SECONDS_TO_CONNECT", 0.5)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -12,8 +12,12 @@ import csv
 import gzip
 import hashlib
 import os
+import queue
+import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import requests
 import tensorflow_datasets as tfds
@@ -27,7 +31,8 @@ from engram.datasets.parallel_text import ParallelTextBuilder
 from engram.datasets.readings import ReadingsBuilder
 
 OWN_TABLE = Path(__file__).with_name("mirror.tsv")  # the files of our datasets
-SECONDS_TO_CONNECT = 10.0
+SECONDS_TO_CONNECT = 10.0  # to each address of a name
+SECONDS_TO_ANSWER = 12.0  # looking up the name and trying all its addresses
 
 
 class FetchError(RuntimeError):
@@ -49,7 +54,7 @@ def download_and_prepare(builder: tfds.core.DatasetBuilder, downloads: Path) -> 
 
     def bounded(adapter, request, **options):  # TFDS sets no limit
         options["timeout"] = options.get("timeout") or SECONDS_TO_CONNECT
-        return send(adapter, request, **options)
+        return _within(SECONDS_TO_ANSWER, send, adapter, request, **options)
 
     serialized = ExampleSerializer.serialize_example
 
@@ -70,6 +75,27 @@ def download_and_prepare(builder: tfds.core.DatasetBuilder, downloads: Path) -> 
         downloader.MAX_RETRIES = retries
         requests.adapters.HTTPAdapter.send = send
         ExampleSerializer.serialize_example = serialized
+
+
+def _within(seconds: float, function: Callable[..., Any], *args, **options) -> Any:
+    """Returns what a function does, if it takes no longer; else leaves it behind."""
+    done: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+
+    def work():
+        try:
+            done.put((function(*args, **options), None))
+        except Exception as error:
+            done.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        found, error = done.get(timeout=seconds)
+    except queue.Empty:
+        told = f"no answer within {seconds:g} seconds"
+        raise requests.ConnectTimeout(told) from None
+    if error is not None:
+        raise error
+    return found
 
 
 def seed(builder: tfds.core.DatasetBuilder, mirror: Path, downloads: Path) -> None:
