@@ -1,7 +1,7 @@
 """Pictures of forecasts: against the truth, by horizon, by detector."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib
 
@@ -119,10 +119,10 @@ def error_by_detector(found: dict[str, Any]) -> plt.Figure:
 
 def _on_the_ring(mae: np.ndarray, unit: str) -> plt.Figure:
     figure = plt.figure(figsize=(4.6, 4.8), layout="constrained")
-    axis = PolarAxes(figure, (0.1, 0.1, 0.8, 0.8))
-    figure.add_axes(axis)
+    axis = cast(PolarAxes, figure.add_subplot(projection="polar"))
     angle = 2 * np.pi * np.arange(len(mae)) / len(mae)
-    axis.bar(angle, mae, width=0.8 * 2 * np.pi / len(mae), color=FORECAST)
+    told, width = np.isfinite(mae), 0.8 * 2 * np.pi / len(mae)
+    axis.bar(angle[told], mae[told], width=width, color=FORECAST)
     axis.set_theta_zero_location("N")
     axis.set_theta_direction(-1)  # traffic drives clockwise
     axis.set_xticks(angle[::2], [str(n) for n in range(0, len(mae), 2)], fontsize=8)
