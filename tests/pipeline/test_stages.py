@@ -1,5 +1,6 @@
 """A stage runs with what it declares and nothing else, and leaves what it declares."""
 
+import contextlib
 import dataclasses
 import json
 import resource
@@ -183,6 +184,40 @@ def test_evaluation_reports_the_training_it_measured(corridor):
         assert all(value > 0 for value in about["metrics"].values())
 
 
+def test_mlflow_has_the_settings_numbers_data_and_pictures_of_a_run(corridor):
+    store, _ = corridor
+    with contextlib.closing(sqlite3.connect(store / "mlruns/mlflow.db")) as tables:
+
+        def of(run_id, what):
+            return dict(tables.execute(what, (run_id,)).fetchall())
+
+        for name, block in SUITE.items():
+            runs = json.loads((store / "runs" / name / "run.json").read_text())
+            first = next(iter(runs.values()))["run_id"]
+            about = json.loads((store / f"metrics/{name}.json").read_text())
+            numbers = of(
+                first, "select key, value from latest_metrics where run_uuid = ?"
+            )
+            for key in about["headline"]:
+                assert numbers[key] == pytest.approx(about["metrics"][key], rel=0.5)
+            settings = of(first, "select key, value from params where run_uuid = ?")
+            assert settings["model"] == block["model"]
+            assert settings["seed"] == str(block["train"]["seeds"][0])
+            assert {"train.strategy", "train.jit_compile"} <= set(settings)
+            ((digest,),) = tables.execute(
+                "select d.digest from datasets d join inputs i on i.source_id ="
+                " d.dataset_uuid where i.destination_id = ?",
+                (first,),
+            )
+            assert about["fingerprint"].startswith(digest)
+            (place,) = tables.execute(
+                "select artifact_uri from runs where run_uuid = ?", (first,)
+            ).fetchone()
+            kept = Path(place.removeprefix("file://"))
+            assert len(list((kept / "figures").glob("*.png"))) == 3
+            assert [f.suffix for f in (kept / "model").iterdir()] == [".keras"]
+
+
 def test_the_comparison_holds_every_experiment_and_every_figure(corridor):
     store, _ = corridor
     text = (store / "results/comparison.json").read_text()
@@ -230,6 +265,19 @@ def test_the_simulated_ring_road_needs_no_tensorflow(tmp_path):
     modules = _modules_of(["script.py"], tmp_path)
     assert "engram.datasets.ring_road" in modules
     assert not {"tensorflow", "keras"} & modules
+
+
+def test_fetching_embedded_data_needs_no_tensorflow(tmp_path):
+    digits = {"source": "digits", "fetch": {"unseen_hands": False}}
+    prepare = {"validation": 0, "labelled": None, "balanced": False}
+    block = {"task": "classification", **digits, "prepare": prepare}
+    block["file"] = "src/engram/datasets/digits.py"
+    toy.write_params(tmp_path, {}, datasets={"digits": block})
+    script = str(toy.ROOT / "pipeline/fetch.py")
+    modules = _modules_of([script, "digits"], tmp_path)
+    assert (tmp_path / "data/raw/digits/dataset_info.json").is_file()
+    assert {"tensorflow_datasets", "engram.datasets.digits"} <= modules
+    assert not {"tensorflow", "keras", "mlflow"} & modules
 
 
 def test_checking_params_needs_no_tensorflow(tmp_path):
