@@ -18,10 +18,11 @@ def cliff(optimizer):
     return {(row["net"], row["depth"]): row for row in rows}
 
 
-def test_nets_train_as_deep_as_six_depth_scales():
-    """The depth at which accuracy crosses a half, on a line between two depths, in xi."""
+@pytest.mark.parametrize("depth", ["deepest", "crossing"])
+def test_nets_train_as_deep_as_about_six_depth_scales(depth):
+    """The deepest net that trained, and where accuracy crosses a half behind it, in xi."""
     far = [
-        scale["ratio"]
+        scale[depth] / scale["xi"]
         for scale in read("trainability")["scales"]
         if scale["sigma_w2"] <= 1.5 or scale["sigma_w2"] >= 2.5
     ]
