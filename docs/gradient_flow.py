@@ -12,6 +12,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 
@@ -22,6 +23,13 @@ INK = "#1f2933"
 WIDTH, DEPTH = 512, 20  # of the nets in the table
 ROWS = 64  # inputs of a net, each with a probe of its own
 PROBES = 8  # of one and the same input, where theory tells what they have in common
+NARROW = 400  # units where all singular values are wanted
+SPECTRA = [
+    ("linear", "Gaussian", 5),
+    ("linear", "orthogonal", 5),
+    ("relu", "Gaussian", 5),
+    ("relu", "orthogonal", 5),
+]
 IMAGES = 256  # of the picture
 
 
@@ -50,17 +58,14 @@ def filled(page: str, rows: list[dict]) -> str:
 
 def table(seeds: int = 16) -> list[dict]:
     """Returns rows of net, what is measured, theory, mean and standard error."""
-    rows = [
-        plain("tanh", 1.5, 0.05, seeds),
-        plain("tanh", theory.critical("tanh", 0.05), 0.05, seeds),
-        plain("tanh", 2.5, 0.05, seeds),
-        plain("sigmoid", 1.0, 0.0, seeds),
-        plain("linear", 1.0, 0.0, seeds),
-        plain("relu", 2.0, 0.0, 2 * seeds),
-        batch_norm(seeds // 4),
-        residual(20, 1.0, seeds),
-        residual(20, 20**-0.5, seeds),
-    ]
+    critical = theory.critical("tanh", 0.05)
+    rows = [plain("tanh", s, 0.05, seeds) for s in (1.0, 1.3, 1.5, critical, 2.5, 4.0)]
+    rows += [plain("sigmoid", s, 0.0, seeds) for s in (1.0, 4.0, 16.0)]
+    rows += [plain("linear", 1.0, 0.0, seeds)]
+    rows += [plain("relu", s, 0.0, 2 * seeds) for s in (1.0, 2.0)]
+    rows += [batch_norm(seeds // 4, rows=count) for count in (32, 128, 512)]
+    rows += [residual(20, scale, seeds) for scale in (1.0, 20**-0.5, 0.0)]
+    rows += [spread_of_squares(*net, seeds // 4) for net in SPECTRA]
     return [*rows, gated()]
 
 
@@ -145,6 +150,43 @@ def residual(depth: int, scale: float, seeds: int, width: int = WIDTH) -> dict:
     name = f"{depth} residual blocks, scale {scale:.4g}"
     expected = theory.residual(depth, scale)
     return row(name, "ln of the factor", expected, logs.mean(), standard_error(logs))
+
+
+def spread_of_squares(activation: str, start: str, depth: int, seeds: int) -> dict:
+    """Returns the relative variance of the squared singular values of a whole net.
+
+        Var[s^2] / E[s^2]^2 = depth (kappa - 1 + initial)
+
+    with `kappa = E[phi'^4] / E[phi'^2]^2`, 2 for ReLU and 1 without an activation, and
+    `initial` 1 for Gaussian weights, 0 for orthogonal ones. Source: Pennington,
+    Schoenholz & Ganguli 2017, Resurrecting the sigmoid in deep learning through
+    dynamical isometry.
+    """
+    gain = 2.0 if activation == "relu" else 1.0
+    model = keras.Sequential([keras.Input((NARROW,))])
+    for _ in range(depth):
+        model.add(keras.layers.Dense(NARROW, activation, use_bias=False))
+
+    def spread(seed):
+        draw = np.random.default_rng(seed)
+        for weight in model.weights:
+            kernel = draw.standard_normal((NARROW, NARROW))
+            if start == "orthogonal":
+                kernel = np.linalg.qr(kernel)[0] * math.sqrt(NARROW)
+            weight.assign(kernel * math.sqrt(gain / NARROW))
+        x = np.repeat(draw.standard_normal((1, NARROW)), NARROW, 0)
+        calls, y = graph.record(model, x.astype(np.float32))
+        unit = chain_rule.scaled(tf.eye(NARROW))
+        (found,) = chain_rule.pull(calls, [(y, unit)]).inputs.values()
+        squares = np.linalg.svd(np.asarray(found.value), compute_uv=False) ** 2
+        return squares.var() / squares.mean() ** 2
+
+    found = np.array([spread(seed) for seed in range(seeds)])
+    kappa = 2 if activation == "relu" else 1
+    expected = depth * (kappa - 1 + (start == "Gaussian"))
+    name = f"{depth} layers, {activation}, {start} weights"
+    error = standard_error(found)
+    return row(name, "relative variance of s²", expected, found.mean(), error)
 
 
 def gated(steps: int = 25, bias: float = 3.0) -> dict:

@@ -20,7 +20,7 @@ def cliff(optimizer):
 
 @pytest.mark.parametrize("depth", ["deepest", "crossing"])
 def test_nets_train_as_deep_as_about_six_depth_scales(depth):
-    """The deepest net that trained, and where accuracy crosses a half behind it, in xi."""
+    """The deepest net that trained; and where accuracy crosses a half behind it."""
     far = [
         scale[depth] / scale["xi"]
         for scale in read("trainability")["scales"]

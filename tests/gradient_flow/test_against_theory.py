@@ -64,6 +64,13 @@ def test_residual_blocks_multiply_by_one_plus_the_square_of_their_scale(nets, sc
     assert found["measured"] == pytest.approx(found["theory"], abs=0.1)
 
 
+@pytest.mark.parametrize("start", ["Gaussian", "orthogonal"])
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+def test_squared_singular_values_spread_as_much_as_theory_says(nets, activation, start):
+    found = nets.spread_of_squares(activation, start, 5, seeds=2)
+    assert found["measured"] == pytest.approx(found["theory"], rel=0.1, abs=1e-4)
+
+
 def test_a_gru_without_kernels_keeps_sigmoid_of_its_bias_each_step(nets):
     found = nets.gated()
     assert found["measured"] == pytest.approx(found["theory"], abs=1e-6)

@@ -28,6 +28,12 @@ def test_the_fixed_point_and_the_depth_scale(activation, sigma_w2, sigma_b2, q, 
 
 def test_where_every_depth_trains():
     assert theory.critical("tanh", 0.05) == pytest.approx(1.76095, abs=1e-5)
+    for sigma_b2, sigma_w2 in {
+        8.13e-3: 1.393962,
+        0.151: 2.153303,
+        0.5123: 2.861162,
+    }.items():
+        assert theory.critical("tanh", sigma_b2) == pytest.approx(sigma_w2, rel=1e-3)
     assert theory.chi("sigmoid", theory.critical("sigmoid")) == pytest.approx(1, abs=1e-6)
     assert 100 < theory.critical("sigmoid") < 105
     assert theory.chi("relu", 2.0) == theory.chi("linear", 1.0) == 1
