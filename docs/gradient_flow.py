@@ -77,6 +77,9 @@ def plain(activation: str, sigma_w2: float, sigma_b2: float, seeds: int) -> dict
     which is added back.
     """
     q = theory.variance(activation, sigma_w2, sigma_b2)
+    q = (
+        1.0 if activation == "relu" else q
+    )  # any, even where it dies out from layer to layer
     phi, _ = theory.ACTIVATIONS[activation]
     model = keras.Sequential([keras.Input((WIDTH,))])
     for _ in range(DEPTH):

@@ -7,19 +7,26 @@ from engram import comparison, params, report
 
 
 def main() -> None:
-    """Compares the experiments that `params.yaml` names, and no others."""
+    """Compares the experiments that `params.yaml` names and that were evaluated."""
     values = params.load_or_exit()
-    rows, details = comparison.read(list(values["experiments"]), Path("metrics"))
-    compared = comparison.compare(rows, details, **values["compare"])
-    figures = {
-        name: sorted(Path("figures", name).glob("*.png"))
-        for name in values["experiments"]
-    }
+    folder, experiments = Path("metrics"), list(values["experiments"])
+    missing = [name for name in experiments if not (folder / f"{name}.json").is_file()]
+    if missing:
+        print(f"not evaluated yet, so left out: {', '.join(missing)}")
+    rows, details = comparison.read(
+        [name for name in experiments if name not in missing], folder
+    )
+    beside = [
+        one for one in values["compare"]["published"] if one["experiment"] not in missing
+    ]
+    compared = comparison.compare(rows, details, values["compare"]["reference"], beside)
+    figures = {name: sorted(Path("figures", name).glob("*.png")) for name in experiments}
     results = Path("results")
     results.mkdir(exist_ok=True)
     texts = {
         "comparison.json": comparison.as_json(compared),
-        "summary.json": json.dumps(comparison.summary(compared), indent=2) + "\n",
+        "summary.json": json.dumps(comparison.summary(compared, missing), indent=2)
+        + "\n",
         "comparison.md": comparison.markdown(compared),
         "report.html": report.html_report(compared, details, figures),
     }

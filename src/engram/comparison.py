@@ -208,8 +208,11 @@ def as_json(comparison: Json) -> str:
     return text + "\n"
 
 
-def summary(comparison: Json) -> list[Json]:
-    """List each headline metric of each experiment, with its published number if any."""
+def summary(comparison: Json, missing: Sequence[str] = ()) -> list[Json]:
+    """List each headline metric of each experiment, with its published number if any.
+
+    Experiments that are `missing` have a line without numbers.
+    """
     listed = []
     for group in comparison["datasets"]:
         beside = {(one["experiment"], one["metric"]): one for one in group["published"]}
@@ -222,7 +225,9 @@ def summary(comparison: Json) -> list[Json]:
                 said = {k: other.get(k) for k in ("published", "source", "difference")}
                 measured = {"metric": metric, "ours": ours[0], "std": ours[1]}
                 listed.append({**about, **measured, **said})
-    return listed
+    keys = "unit better metric ours std published source".split()
+    none = dict.fromkeys(keys) | {"difference": "not run yet"}
+    return listed + [{"id": name, "seeds": [], **none} for name in missing]
 
 
 def markdown(comparison: Json) -> str:

@@ -451,7 +451,7 @@ def test_a_page_that_is_gone_is_refused(target, server):
     assert "404" in refusal(target)
 
 
-def test_a_name_or_an_address_that_never_answers_is_given_up(
+def test_a_name_that_is_looked_up_for_ever_is_given_up(
     target, pages, connect, monkeypatch
 ):
     assert mirror.SECONDS_TO_ANSWER < 15

@@ -31,6 +31,7 @@ def nets():
         ("sigmoid", 1.0, 0.0, 16),
         ("linear", 1.0, 0.0, 16),
         ("relu", 2.0, 0.0, 32),
+        ("relu", 1.0, 0.0, 32),
     ],
 )
 def test_chi_of_a_layer_within_a_hundredth(nets, activation, sigma_w2, sigma_b2, seeds):

@@ -115,7 +115,6 @@ def test_the_table_as_a_data_frame():
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 def test_mlflow_gets_a_curve_of_each_number(tmp_path):
     shared = keras.layers.Dense(WIDE, name="shared")
-    before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
     try:
         mlflow.create_experiment("watched", artifact_location=str(tmp_path))
@@ -128,7 +127,7 @@ def test_mlflow_gets_a_curve_of_each_number(tmp_path):
             told = [(point.step, point.value) for point in points]
             assert told == [(s, of(flow, "signal", name, s)) for s in (0, 2, 4, 6)]
     finally:
-        mlflow.set_tracking_uri(before)
+        mlflow.set_tracking_uri(None)
 
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")  # Keras, of the spare

@@ -74,6 +74,14 @@ def test_a_layer_behind_which_no_gradient_passes_is_not_told_to_be_fine():
     assert "unreached  no gradient arrives here" in verdict.text(told)
 
 
+def test_a_loss_that_is_not_finite_is_said_first():
+    model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    y = np.full((16, 1), np.nan, "float32")
+    words = verdict.text(report.probe(model, X, y, spectra=False))
+    assert words.startswith("The loss is nan: its gradients tell nothing.")
+
+
 def test_the_factor_of_a_layer_is_its_norm_and_what_theory_says():
     """Linear: |J|^2 / outputs is |W|^2 / outputs. Wide and random: sigma_w^2 E[f'^2]."""
     inputs, wide = np.random.default_rng(2).normal(size=(64, 512)), 512

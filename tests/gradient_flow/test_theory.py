@@ -28,12 +28,15 @@ def test_the_fixed_point_and_the_depth_scale(activation, sigma_w2, sigma_b2, q, 
 
 def test_where_every_depth_trains():
     assert theory.critical("tanh", 0.05) == pytest.approx(1.76095, abs=1e-5)
-    for sigma_b2, sigma_w2 in {
-        8.13e-3: 1.393962,
-        0.151: 2.153303,
-        0.5123: 2.861162,
-    }.items():
-        assert theory.critical("tanh", sigma_b2) == pytest.approx(sigma_w2, rel=1e-3)
+    z, weight = np.polynomial.hermite_e.hermegauss(201)  # right for smooth functions
+    weight = weight / weight.sum()
+    for q in (0.25, 1, 2):  # chi = 1 gives sigma_w^2, the fixed point then sigma_b^2
+        h = np.tanh(np.sqrt(q) * z)
+        sigma_w2 = 1 / (weight @ (1 - h**2) ** 2)
+        sigma_b2 = q - sigma_w2 * (weight @ h**2)
+        assert theory.critical("tanh", sigma_b2) == pytest.approx(sigma_w2, rel=1e-6)
+    with pytest.raises(ValueError, match="'gelu' has no critical weights: chi is 0.587"):
+        theory.critical("gelu")
     assert theory.chi("sigmoid", theory.critical("sigmoid")) == pytest.approx(1, abs=1e-6)
     assert 100 < theory.critical("sigmoid") < 105
     assert theory.chi("relu", 2.0) == theory.chi("linear", 1.0) == 1

@@ -31,7 +31,7 @@ from engram.datasets.parallel_text import ParallelTextBuilder
 from engram.datasets.readings import ReadingsBuilder
 
 OWN_TABLE = Path(__file__).with_name("mirror.tsv")  # the files of our datasets
-SECONDS_TO_CONNECT = 10.0  # to each address of a name
+SECONDS_TO_CONNECT = 10.0  # to each address of a name, and between two reads
 SECONDS_TO_ANSWER = 12.0  # looking up the name and trying all its addresses
 
 

@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
         model = _loaded(given.model)
         x, y = _read(given.data, model, given.rows)
         told = report.probe(model, x, y, spectra=not given.no_spectra)
-    except (ValueError, TypeError, RuntimeError, LookupError, tf.errors.OpError) as error:
+    except (ValueError, TypeError, RuntimeError, tf.errors.OpError) as error:
         sys.exit(" ".join(str(error).split()))
     print(verdict.text(told))
 

@@ -29,8 +29,9 @@ def probe(model: keras.Model, x, y=None, probes: int = 8, spectra: bool = True) 
 
     Returns:
         `layers`, a list of dicts as the rows of `GradientFlow`; `depth`, how many layers
-        with kernels gradients pass, `chi`, their mean factor, and `xi`; `over_time`, of
-        each recurrent layer `ln` of gradients by lag and state.
+        with kernels gradients pass, `chi`, their mean factor, and `xi = 1 / |ln chi|`,
+        the layers over which it makes an e-fold; `over_time`, of each recurrent layer
+        `ln` of gradients by lag and state; `loss`, if `y` is given.
 
     Raises:
         ValueError: if the model's graph of layers is not known, or all its outputs are

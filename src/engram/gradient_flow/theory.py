@@ -95,7 +95,7 @@ def variance(activation: str, sigma_w2: float, sigma_b2: float = 0.0) -> float:
 
 
 def chi(activation: str, sigma_w2: float, sigma_b2: float = 0.0) -> float:
-    """Returns the factor of a layer on the squared norm of gradients."""
+    """Returns the factor of a layer on squared gradients; NaN if nothing bounds `q`."""
     if activation == "linear":
         return sigma_w2
     if activation in ("relu", "leaky_relu"):  # of any variance
@@ -103,6 +103,8 @@ def chi(activation: str, sigma_w2: float, sigma_b2: float = 0.0) -> float:
         return sigma_w2 * (1 + slope**2) / 2
     _, slope_of = _functions(activation)
     root = math.sqrt(variance(activation, sigma_w2, sigma_b2))
+    if root == math.inf:
+        return math.nan
     return sigma_w2 * mean(lambda z: slope_of(root * z) ** 2)
 
 
@@ -145,7 +147,7 @@ def critical(activation: str, sigma_b2: float = 0.0) -> float:
     """Returns the `sigma_w2` at which `chi` is 1, found by halving.
 
     Raises:
-        ValueError: if `chi` stays below 1 whatever the weights.
+        ValueError: if `chi` passes 1 nowhere, or the variance has no fixed point there.
     """
     low, high = 0.0, 1.0
     while chi(activation, high, sigma_b2) < 1:
@@ -159,6 +161,12 @@ def critical(activation: str, sigma_b2: float = 0.0) -> float:
         middle = (low + high) / 2
         below = chi(activation, middle, sigma_b2) < 1
         low, high = (middle, high) if below else (low, middle)
+    if not math.isclose(chi(activation, low, sigma_b2), 1, rel_tol=1e-3):
+        raise ValueError(
+            f"{activation!r} has no critical weights: chi is"
+            f" {chi(activation, low, sigma_b2):.4g} at sigma_w2 = {low:.4g} and has no"
+            f" value above. Received: sigma_b2 = {sigma_b2}"
+        )
     return (low + high) / 2
 
 

@@ -58,6 +58,8 @@ def text(told: Row) -> str:
     last = next((s for row in rows[::-1] if math.isfinite(s := _signal(row))), 0.0)
     wide = max(len(row["layer"]) for row in rows)
     lines = [f"{'layer':{wide}}  {HEAD}"]
+    if not math.isfinite(told.get("loss", 0.0)):
+        lines.insert(0, f"The loss is {told['loss']}: its gradients tell nothing.\n")
     for row in rows:
         cells = [
             _cell(row.get("gradient", math.nan), 10),
