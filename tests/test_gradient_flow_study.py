@@ -51,6 +51,17 @@ def test_sigmoids_learn_at_three_layers_and_are_at_chance_from_four_on(net):
     assert all(one < CHANCE for depth, one in found.items() if depth > 3)
 
 
+def test_adam_moves_the_cliff_of_sigmoids_to_eight_layers():
+    found = {
+        depth: row["accuracy"]
+        for (n, depth), row in cliff("adam").items()
+        if n == "sigmoid"
+    }
+    assert found[4] > 0.9 and found[6] > 0.8
+    assert found[8] < 0.5
+    assert found[10] < CHANCE and found[30] < CHANCE
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_after_rbms_ten_layers_learn_and_the_first_has_a_thousand_times_the_share(
     optimizer,
