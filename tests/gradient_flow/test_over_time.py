@@ -1,5 +1,8 @@
 """Gradients over time are those of a tape through the whole layer."""
 
+import json
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -67,6 +70,21 @@ def test_gradients_by_lag_are_those_of_a_tape(name, lag):
     for found, one in zip(logs[lag], tape.gradient(asked, between), strict=True):
         size = -np.inf if one is None else np.log(np.square(one).mean()) / 2
         assert found == pytest.approx(size, abs=1e-4)
+
+
+def test_the_page_tells_how_fast_gradients_fall_over_time():
+    docs = Path(__file__).parents[2] / "docs"
+    page = " ".join((docs / "gradient_flow.md").read_text(encoding="utf-8").split())
+    found = json.loads((docs / "gradient_over_time.json").read_text())
+    falls = {name: round(row["steps_to_a_tenth"]) for name, row in found.items()}
+    plain = [falls[name] for name in ("SimpleRNN", "GRU", "LSTM")]
+    assert "nine tenths of it about every {}, {} and {} steps".format(*plain) in page
+    assert f"(chrono) loses them in {falls['LSTM, chrono']} steps" in page
+    assert f"long memory of STLM in {falls['STLM, long memory']}," in page
+    assert f"that of ParallelSTLM in {falls['ParallelSTLM, long memory']}." in page
+    short = falls["ParallelSTLM, short memory"]
+    assert f"nine tenths every {short} steps" in page
+    assert max(*plain, short) * 5 < falls["STLM, long memory"]
 
 
 def test_a_stack_of_cells_is_refused_by_name():
