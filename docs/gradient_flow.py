@@ -76,10 +76,9 @@ def plain(activation: str, sigma_w2: float, sigma_b2: float, seeds: int) -> dict
     `theory.spread` knows by how much finite width lowers the mean of `ln`, `beta / 2`,
     which is added back.
     """
-    q = theory.variance(activation, sigma_w2, sigma_b2)
-    q = (
-        1.0 if activation == "relu" else q
-    )  # any, even where it dies out from layer to layer
+    q = 1.0  # ReLU: any, chi is the same even where it dies out from layer to layer
+    if activation != "relu":
+        q = theory.variance(activation, sigma_w2, sigma_b2)
     phi, _ = theory.ACTIVATIONS[activation]
     model = keras.Sequential([keras.Input((WIDTH,))])
     for _ in range(DEPTH):
