@@ -159,10 +159,9 @@ def spread_of_squares(activation: str, start: str, depth: int, seeds: int) -> di
 
         Var[s^2] / E[s^2]^2 = depth (kappa - 1 + initial)
 
-    with `kappa = E[phi'^4] / E[phi'^2]^2`, 2 for ReLU and 1 without an activation, and
-    `initial` 1 for Gaussian weights, 0 for orthogonal ones. Source: Pennington,
-    Schoenholz & Ganguli 2017, Resurrecting the sigmoid in deep learning through
-    dynamical isometry.
+    with `kappa` of `theory.spread_of_slopes`, `initial` 1 for Gaussian weights and 0
+    for orthogonal ones. Source: Pennington, Schoenholz & Ganguli 2017, Resurrecting the
+    sigmoid in deep learning through dynamical isometry.
     """
     gain = 2.0 if activation == "relu" else 1.0
     model = keras.Sequential([keras.Input((NARROW,))])
@@ -184,7 +183,7 @@ def spread_of_squares(activation: str, start: str, depth: int, seeds: int) -> di
         return squares.var() / squares.mean() ** 2
 
     found = np.array([spread(seed) for seed in range(seeds)])
-    kappa = 2 if activation == "relu" else 1
+    kappa = theory.spread_of_slopes(activation)
     expected = depth * (kappa - 1 + (start == "Gaussian"))
     name = f"{depth} layers, {activation}, {start} weights"
     error = standard_error(found)

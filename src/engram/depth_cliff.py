@@ -5,12 +5,14 @@
     ratio                    log10 |dL/dW_1| / |dL/dW_depth| before the first step; null
                              if one of them is 0, as behind a closed ReZero, or no number
     rate                     the one kept; null if the loss became no number with any
+    seconds                  of all trainings of the row
 
 A seed whose loss becomes no number with the rate that was kept counts as chance.
 """
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
@@ -78,9 +80,10 @@ def measure(
         for depth in (one for one in depths if one <= height):
             if (row := measured.get((name, depth))) is None:
                 build = _builder(spec, start, depth, width, net, train["optimizer"])
-                rates = net["learning_rate"]
+                rates, began = net["learning_rate"], time.perf_counter()
                 found = _measured(build, prepared, spec, rates, train)
-                row = {"net": name, "depth": depth, **found}
+                seconds = round(time.perf_counter() - began, 1)
+                row = {"net": name, "depth": depth, **found, "seconds": seconds}
             yield row
 
 

@@ -4,12 +4,14 @@
                                   N(0, sigma_b^2), is trained for a few steps
     accuracy                      share of training images that it then tells right; null
                                   where the two depths before were no better than chance
+    seconds                       of the net, its training and telling
     xi                            depth scale of theory: trainable to about 6 xi layers
 
 Source: Schoenholz et al. 2017, Deep information propagation, fig. 5, arXiv:1611.01232.
 """
 
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ def measure(
     train: dict[str, Any],
     known: list[Row],
 ) -> Iterator[Row]:
-    """Yields `{"sigma_w2", "depth", "accuracy"}`, the shallowest nets first.
+    """Yields `{"sigma_w2", "depth", "accuracy", "seconds"}`, the shallowest nets first.
 
     All nets of a depth start from the same normal numbers, each times its own sigma.
 
@@ -62,15 +64,16 @@ def measure(
         for variance in sigma_w2:
             key = variance, depth
             if key not in found:
-                accuracy = None
+                accuracy, began = None, time.perf_counter()
                 if not _given_up(found, variance, depth, spec["classes"]):
                     model = model or net(spec, activation, width, depth, train)
                     start(model, variance, sigma_b2, train["seed"])
                     fit(model, prepared, train)
                     told = model.predict(x, batch_size=500, verbose=0).argmax(1)
                     accuracy = float((told == y).mean())
+                seconds = round(time.perf_counter() - began, 1)
                 row = {"sigma_w2": variance, "depth": depth, "accuracy": accuracy}
-                found[key] = row
+                found[key] = row | {"seconds": seconds}
             yield found[key]
 
 

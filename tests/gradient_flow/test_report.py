@@ -82,6 +82,26 @@ def test_a_loss_that_is_not_finite_is_said_first():
     assert words.startswith("The loss is nan: its gradients tell nothing.")
 
 
+def test_a_gradient_that_is_no_number_is_not_told_as_none():
+    """The root of 0 has an endless slope, ReLU none there: 0 times endless."""
+
+    class Root(keras.layers.Layer):
+        def call(self, x):
+            return keras.ops.sqrt(keras.ops.relu(x))
+
+    first = keras.layers.Dense(8, name="first", bias_initializer="zeros")
+    last = keras.layers.Dense(3, name="last")
+    model = keras.Sequential([keras.Input((20,)), first, Root(name="root"), last])
+    first.kernel.assign(np.zeros((20, 8)))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    told = report.probe(model, X, Y)
+    assert np.isfinite(told["loss"])
+    words = verdict.text(told)
+    assert "first  gradients arrive that are not finite" in words
+    assert "arrives" not in words
+    assert "last   fine" in words
+
+
 def test_the_factor_of_a_layer_is_its_norm_and_what_theory_says():
     """Linear: |J|^2 / outputs is |W|^2 / outputs. Wide and random: sigma_w^2 E[f'^2]."""
     inputs, wide = np.random.default_rng(2).normal(size=(64, 512)), 512

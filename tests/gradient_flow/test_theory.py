@@ -60,6 +60,8 @@ def test_each_slope_is_that_of_its_function(activation):
 def test_finite_width_is_that_of_hanin_and_nica_for_one_probe():
     assert theory.spread("relu", 20, 1000) == pytest.approx(5 * 20 / 1000)
     assert theory.spread("linear", 20, 1000, probes=8) == pytest.approx(20 * 2 / 8 / 1000)
+    assert theory.spread_of_slopes("relu") == pytest.approx(2)
+    assert theory.spread_of_slopes("linear") == pytest.approx(1)
 
 
 def test_batch_norm_and_residual_blocks():

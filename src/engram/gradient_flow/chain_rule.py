@@ -6,10 +6,12 @@ A cotangent `u` is pulled back through the layers, a tangent `v` is pushed forwa
     push:  v <- J_l v          first layer first        (JVP)
 
 Between two layers a vector is `value * e^log`, its largest entry being 1: thirty layers
-of sigmoids leave 1e-37 of a squared gradient, float32 ends at 1e-38.
+of sigmoids leave 1e-37 of a squared gradient, float32 ends at 1e-38. What is no number
+has an endless logarithm, and what is added to it, too.
 """
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import keras
@@ -35,6 +37,7 @@ def scaled(value, log=0.0) -> Scaled:
     some = size > 0
     safe = tf.where(some, size, 1.0)
     log = tf.where(some, tf.cast(log, tf.float32) + tf.math.log(safe), NOTHING)
+    log = tf.where(tf.math.is_nan(size), math.inf, log)
     return Scaled(value / tf.cast(safe, value.dtype), log)
 
 

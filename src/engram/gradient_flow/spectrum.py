@@ -7,7 +7,8 @@
              large J: Gauss quadrature of the spectrum of J^T J by Lanczos' method
              (Golub & Meurant 1994, Matrices, moments and quadrature), a few starts
 
-All are natural logarithms. A median that float32 does not tell from nothing is NaN.
+All are natural logarithms. A median that float32 does not tell from nothing is NaN, as
+all of a Jacobian are that has entries which are no numbers.
 """
 
 from collections.abc import Callable
@@ -38,6 +39,8 @@ def power_iteration(push: Product, pull: Product, start: tf.Tensor) -> float:
         v = Scaled(v.value, -(ln_norm(v) - v.log))  # |v| = 1
         u = push(v)
         found = float(ln_norm(u))
+        if not found < np.inf:
+            return np.nan
         if abs(found - last) < SETTLED or found < -1e20:
             break
         v, last = pull(u), found
@@ -46,6 +49,8 @@ def power_iteration(push: Product, pull: Product, start: tf.Tensor) -> float:
 
 def exact(rows: np.ndarray, log: float = 0.0) -> tuple[float, float]:
     """Returns `ln` of the top and the median singular value of `rows * e^log`."""
+    if not np.isfinite(rows).all():
+        return np.nan, np.nan
     values = np.linalg.svd(np.asarray(rows, np.float64), compute_uv=False)
     if not values[0] > 0:
         return -np.inf, np.nan
@@ -67,7 +72,7 @@ def median(push: Product, pull: Product, start: tf.Tensor, image: tf.Tensor) -> 
     there, back, like = (pull, push, image) if wide else (push, pull, start)
     draw = np.random.default_rng(1)
     unit = float(ln_norm(there(_unit(draw.normal(size=like.shape), like))))
-    if unit < -1e20:
+    if not -1e20 < unit < np.inf:
         return np.nan
 
     def square(v):  # J^T J v / e^(2 unit), linear: one scale for all

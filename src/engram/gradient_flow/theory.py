@@ -181,14 +181,14 @@ def spread(
     """Returns `beta`: `ln |J u|^2` is about `N(depth ln chi - beta / 2, beta)`.
 
         beta  = depth (kappa - 1 + 2 kappa / probes) / width
-        kappa = E[phi'^4] / E[phi'^2]^2
 
-    Which units pass a gradient on is one and the same draw for every probe `u`, so only
-    the second term falls with their number: 5 / width a layer of ReLU for a single one
-    (Hanin & Nica 2018), 1 / width for very many, that is, for the Frobenius norm. That is
-    true while `depth` is far below `width`: a long product turns all probes into few
-    directions, and more of them are then worth less. What `q` itself fluctuates by, which
-    smooth activations feel too, is left out.
+    with `kappa` of `spread_of_slopes`. Which units pass a gradient on is one and the
+    same draw for every probe `u`, so only the second term falls with their number:
+    5 / width a layer of ReLU for a single one (Hanin & Nica 2018), 1 / width for very
+    many, that is, for the Frobenius norm. That is true while `depth` is far below
+    `width`: a long product turns all probes into few directions, and more of them are
+    then worth less. What `q` itself fluctuates by, which smooth activations feel too, is
+    left out.
 
     Args:
         activation: a word of `ACTIVATIONS`.
@@ -198,13 +198,20 @@ def spread(
         sigma_w2: variance of weights times `width`.
         sigma_b2: variance of biases.
     """
+    kappa = spread_of_slopes(activation, sigma_w2, sigma_b2)
+    return depth * (kappa - 1 + 2 * kappa / probes) / width
+
+
+def spread_of_slopes(
+    activation: str, sigma_w2: float = 1.0, sigma_b2: float = 0.0
+) -> float:
+    """Returns `kappa = E[phi'^4] / E[phi'^2]^2`: 2 for ReLU, 1 without an activation."""
     _, slope_of = _functions(activation)
     scale = 1.0
     if activation not in ("linear", "relu", "leaky_relu"):
         scale = math.sqrt(variance(activation, sigma_w2, sigma_b2))
     fourth = mean(lambda z: slope_of(scale * z) ** 4)
-    kappa = fourth / mean(lambda z: slope_of(scale * z) ** 2) ** 2
-    return depth * (kappa - 1 + 2 * kappa / probes) / width
+    return fourth / mean(lambda z: slope_of(scale * z) ** 2) ** 2
 
 
 def batch_norm(activation: str) -> float:

@@ -27,7 +27,9 @@ def verdict(row: Row, last: float) -> str:
     signal = _signal(row)
     if any(math.isnan(row[name]) for name in ("mean", "std")):
         return "gives out numbers that are not finite"
-    if signal == -math.inf:
+    if signal == math.inf:
+        words.append("gradients arrive that are not finite")
+    elif signal == -math.inf:
         words.append("no gradient arrives here")
     elif signal < last - math.log10(FAR):
         words.append(
@@ -39,6 +41,8 @@ def verdict(row: Row, last: float) -> str:
         )
     if row.get("gradient") == -math.inf and signal > -math.inf:
         words.append("its weights have no gradient")
+    if row.get("gradient") == math.inf and signal < math.inf:
+        words.append("its weights' gradient is not finite")
     if row["dead"] > MANY:
         words.append(f"{row['dead']:.0%} of its units are flat for every row")
     elif row["saturated"] > MANY:
