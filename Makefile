@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help install repro test lint ui bench study tables lock
+.PHONY: help install repro explain test lint ui bench study tables lock
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -27,6 +27,9 @@ repro: .venv/installed ## Run what changed: fetch, prepare, train, evaluate, com
 	@python -m engram.params params.yaml
 	@python -m engram.progress dvc repro
 	@echo "Results: results/comparison.md, results/report.html (open it in a browser). Runs: make ui"
+
+explain: .venv/installed ## Tell why each stage would run, of a study with NAME=traffic
+	@engram explain --suite $(if $(NAME),studies/$(NAME),.)
 
 test: .venv/installed ## Run the tests (no network needed)
 	@python -m pytest -q -m "not network" -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -3,7 +3,7 @@
     python -m engram.progress dvc repro
 
 The command's own output passes through. How long each stage took is kept in
-`.dvc/tmp/seconds.json` for the next estimate; nothing else reads it.
+`.dvc/tmp/seconds.json` for the next estimate; `engram explain` reads it, too.
 """
 
 import json
@@ -28,6 +28,7 @@ NOISE = re.compile(
     re.MULTILINE,
 )
 GUESS = 15.0  # seconds of a stage that never ran here
+BOOK = Path(".dvc", "tmp", "seconds.json")  # in the repository's folder
 
 
 class Progress:
@@ -62,17 +63,19 @@ class Progress:
         self.running = (stage, time.monotonic())
         place = f"[{self.total - len(self.left)}/{self.total}]"
         gone, left = time.monotonic() - self.began, self._estimate(stage)
-        note = f"{place} {stage}: {_clock(gone)} gone, about {_clock(left)} left"
+        note = f"{place} {stage}: {clock(gone)} gone, about {clock(left)} left"
         return b"\n" + note.encode() + b"\r\n" + found[0]
 
     def _estimate(self, stage: str) -> float:
-        return sum(self._expected(name) for name in [stage, *self.left])
+        return sum(expected(name, self.seconds) for name in [stage, *self.left])
 
-    def _expected(self, stage: str) -> float:
-        kind = stage.split("@")[0]
-        alike = [s for name, s in self.seconds.items() if name.split("@")[0] == kind]
-        mean = sum(alike) / len(alike) if alike else GUESS
-        return self.seconds.get(stage, mean)
+
+def expected(stage: str, seconds: dict[str, float]) -> float:
+    """Returns the seconds of a stage: its last ones, or else the mean of its kind."""
+    kind = stage.split("@")[0]
+    alike = [s for name, s in seconds.items() if name.split("@")[0] == kind]
+    mean = sum(alike) / len(alike) if alike else GUESS
+    return seconds.get(stage, mean)
 
 
 def stages(dvc_yaml: Path) -> list[str]:
@@ -87,7 +90,7 @@ def stages(dvc_yaml: Path) -> list[str]:
 
 def run(command: list[str]) -> int:
     """Runs the command with the progress lines; returns its exit code."""
-    book = repository.root() / ".dvc" / "tmp" / "seconds.json"
+    book = repository.root() / BOOK
     seconds = json.loads(book.read_text()) if book.is_file() else {}
     progress = Progress(stages(Path("dvc.yaml")), seconds)
     code = (
@@ -122,7 +125,8 @@ def _piped(command: list[str], progress: Progress) -> int:
     return child.returncode
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Returns `m:ss`."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
