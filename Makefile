@@ -39,7 +39,7 @@ lint: .venv/installed ## Check style and types
 
 ui: .venv/installed ## Browse the runs at http://127.0.0.1:5000
 	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --host 127.0.0.1 --port $(or $(PORT),5000) \
-	  --workers 1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlruns/mlflow.db}"
+	  --workers 1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-$$(python -m engram.store)}"
 
 bench: .venv/installed ## Run the benchmarks; results go to benchmarks/results/
 	@for file in benchmarks/*.py; do python $$file || exit 1; done

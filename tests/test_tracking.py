@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -276,6 +277,31 @@ def test_the_store_is_one_database_under_the_root(root, finished):
     assert rows.fetchall() == [("toy seed 1",)]
     stray = [p for p in root.iterdir() if p.name.startswith("mlflow")]
     assert not stray
+
+
+def test_artifacts_open_after_the_folder_was_moved(root, finished, tmp_path):
+    (tmp_path / "moved").mkdir()
+    place = tmp_path / "moved" / "mlruns"
+    shutil.copytree(root / "mlruns", place)
+    code = (
+        "import sys, mlflow\n"
+        "from engram import tracking\n"
+        "with tracking.resumed(sys.argv[1], '', 'ring', {}, {}, {}) as run_id:\n"
+        "    print(mlflow.get_run(run_id).info.artifact_uri)\n"
+        "    mlflow.artifacts.download_artifacts(run_id=run_id, dst_path=sys.argv[2])\n"
+    )
+    env = {**os.environ, "DVC_ROOT": str(place.parent)}
+    env.pop("MLFLOW_TRACKING_URI", None)  # MLflow sets it for children
+    done = subprocess.run(
+        [sys.executable, "-c", code, finished, tmp_path / "opened"],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    address = done.stdout.strip().removeprefix("file://")
+    assert Path(address).is_relative_to(place)
+    assert "packages" in (tmp_path / "opened" / "environment.json").read_text()
 
 
 def test_a_tracking_uri_of_ones_own_is_used_instead(root, finished, tmp_path):

@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
             example=[text["validation"][0]["source"]],
             answer="translation",
         )
-    store = tracking.store()
+    store = tracking.address()
     print(uri)
     print(
         *([f"MLFLOW_TRACKING_URI={shlex.quote(store)}"] if store else []),

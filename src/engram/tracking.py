@@ -24,7 +24,7 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
-from engram import repository
+from engram import repository, store
 
 PACKAGES = ("engram", "tensorflow", "keras", "tensorflow-datasets", "numpy", "mlflow")
 # Of a served model. Engram is not among them: an index may have a stranger's package of
@@ -143,7 +143,7 @@ def log_model(
     ).model_uri
 
 
-def store() -> str | None:
+def address() -> str | None:
     """Returns the store's address; None if the environment names it already."""
     return None if STORE_OF_ONES_OWN else mlflow.get_tracking_uri()
 
@@ -159,14 +159,15 @@ def _record(
 
 def _open_store(group: str) -> None:
     """Points MLflow at the store and selects the experiment `group`."""
-    folder = repository.root() / "mlruns"
+    folder = store.folder()
     if not STORE_OF_ONES_OWN:
         folder.mkdir(exist_ok=True)
-        mlflow.set_tracking_uri(f"sqlite:///{folder.resolve() / 'mlflow.db'}")
+        store.mend(folder)
+        mlflow.set_tracking_uri(store.address())
     mlflow.set_system_metrics_sampling_interval(SECONDS_BETWEEN_SYSTEM_METRICS)
     mlflow.set_system_metrics_samples_before_logging(1)
     if mlflow.get_experiment_by_name(group) is None:
-        place = (folder / group.replace("/", "-")).resolve().as_uri()
+        place = (folder / group.replace("/", "-")).as_uri()
         mlflow.create_experiment(
             group,
             artifact_location=None if STORE_OF_ONES_OWN else place,
