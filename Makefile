@@ -26,6 +26,7 @@ install: .venv/installed ## Make .venv from requirements.lock (done by the other
 repro: .venv/installed ## Run what changed: fetch, prepare, train, evaluate, compare
 	@python -m engram.params params.yaml
 	@python -m engram.progress dvc repro
+	@engram sync
 	@echo "Results: results/comparison.md, results/report.html (open it in a browser). Runs: make ui"
 
 explain: .venv/installed ## Tell why each stage would run, of a study with NAME=traffic
@@ -47,7 +48,7 @@ bench: .venv/installed ## Run the benchmarks; results go to benchmarks/results/
 study: .venv/installed ## Run a study on real data: make study NAME=traffic
 	@test -n "$(NAME)" -a -f "studies/$(NAME)/dvc.yaml" || { \
 	  echo "Which study? make study NAME=<name>, one of: $$(cd studies && ls -d */ | tr -d / | xargs)"; exit 2; }
-	@cd studies/$(NAME) && python -m engram.params params.yaml && python -m engram.progress dvc repro
+	@cd studies/$(NAME) && python -m engram.params params.yaml && python -m engram.progress dvc repro && engram sync
 	@echo "Results: studies/$(NAME)/results/comparison.md and report.html"
 
 tables: .venv/installed ## Write the READMEs' tables from the committed results

@@ -5,6 +5,8 @@ import sys
 USAGE = """usage: engram <command> [...]
 
   explain    why each stage would run, before `dvc repro`
+  lineage    where a file, run or model comes from, each link verified
+  sync       tie runs to dvc.lock, record results that DVC brought back
 
 `engram <command> --help` tells more.
 """
@@ -19,6 +21,14 @@ def main(argv: list[str] | None = None) -> None:
         from engram import explain
 
         explain.main(rest)
+    elif word == "lineage":
+        from engram import lineage
+
+        lineage.main(rest)
+    elif word == "sync":
+        from engram import sync
+
+        sync.main(rest)
     else:
         sys.exit(f"engram: no command {word!r}\n\n{USAGE}")
 

@@ -122,11 +122,11 @@ def _in_words(name: str, old: bytes, new: bytes) -> str:
     return f"changed, {more} lines more and {less} less"
 
 
-def committed(path: Path, digest: str) -> Files | None:
-    """Returns the version of a file or folder that DVC knows by `digest`, from git.
+def committed(path: Path, digest: str) -> tuple[str, Files] | None:
+    """Returns a commit and its version of a file or folder that DVC knows by `digest`.
 
     Args:
-        path: of the file or folder, whose one file's name is then `""`.
+        path: of the file or folder; a file's name among `Files` is `""`.
         digest: DVC's, an MD5, of a folder with `.dir` behind it.
 
     Returns:
@@ -137,7 +137,7 @@ def committed(path: Path, digest: str) -> Files | None:
     for revision in revisions:
         files = _files(path, revision.decode())
         if digest_of(files) == digest:
-            return files
+            return revision.decode(), files
     return None
 
 

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engram import code_changes, progress, repository
+from engram import code_changes, locked, progress, repository
 
 FATES = ("will run", "may follow", "put back from DVC's cache", "as they are")
 NOTHING = object()  # of a param that one side does not have
@@ -97,7 +97,7 @@ def explained() -> list[Told]:
             name
             for path in read
             for written, name in writers.items()
-            if _overlap(path, written)
+            if locked.overlap(path, written)
         )
         after = [name for name in before if found[name].fate in FATES[:2]]
         found[stage.name] = _told(stage, after, list(writers))
@@ -114,17 +114,13 @@ def _in_order(stages: list) -> list:
             return
         for dep in stage.deps:
             for written, writer in writers.items():
-                if _overlap(dep.fs_path, written):
+                if locked.overlap(dep.fs_path, written):
                     add(writer)
         done[stage.name] = stage
 
     for stage in stages:
         add(stage)
     return list(done.values())
-
-
-def _overlap(one: str, other: str) -> bool:
-    return Path(one).is_relative_to(other) or Path(other).is_relative_to(one)
 
 
 def _told(stage, after: list[str], written: list[str]) -> Told:
@@ -134,7 +130,9 @@ def _told(stage, after: list[str], written: list[str]) -> Told:
     inputs = ["its command changed"] if stage.changed_stage() else []
     for dep in stage.deps:
         if dep.status():
-            inputs += _of_dep(dep, any(_overlap(dep.fs_path, one) for one in written))
+            inputs += _of_dep(
+                dep, any(locked.overlap(dep.fs_path, one) for one in written)
+            )
     changed = [out for out in stage.outs if out.status()]
     outputs = [f"{out.def_path} {_of_out(out)}" for out in changed if out.exists]
     if missing := [out.def_path for out in changed if not out.exists]:
@@ -154,10 +152,10 @@ def _of_dep(dep, written: bool) -> list[str]:
         return [] if written else [f"{name} is missing"]
     if written:
         return [f"{name} is not what it was"]
-    old = code_changes.committed(path, dep.hash_info.value)
-    if old is None:
+    before = code_changes.committed(path, dep.hash_info.value)
+    if before is None:
         return [f"{name} changed; git does not have what it was"]
-    return code_changes.between(old, code_changes.read(path), name)
+    return code_changes.between(before[1], code_changes.read(path), name)
 
 
 def _name(dep) -> str:

@@ -5,6 +5,9 @@ import platform
 import subprocess
 from pathlib import Path
 
+# What results follow from.
+INPUTS = ("src", "pipeline", "*.yaml", "*.toml", "requirements.lock")
+
 
 def root() -> Path:
     """Returns the repository's folder: `$DVC_ROOT`, or the nearest one with `.dvc`.
@@ -33,10 +36,39 @@ def git_state() -> dict[str, str]:
     rewrites (`dvc.lock`, `results/`) do not count: they follow from the others.
     """
     commit = _git("rev-parse", "HEAD") or "none"
-    inputs = ["src", "pipeline", "*.yaml", "*.toml", "requirements.lock"]
-    dirty = _git("status", "--porcelain", "-z", "--no-renames", "--", *inputs)
+    dirty = _git("status", "--porcelain", "-z", "--no-renames", "--", *INPUTS)
     files = sorted(entry[3:] for entry in dirty.split("\0") if entry)  # "XY name"
     return {"commit": commit, "dirty": ", ".join(files) or "no"}
+
+
+def changes() -> str:
+    """Returns what differs from the last commit, as a patch, new files among it."""
+    listed = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *INPUTS)
+    new = [file for file in listed.split("\0") if file]
+    parts = [_git("diff", "HEAD", "--binary", "--no-color", "--", *INPUTS)]
+    parts += [
+        _git("diff", "--no-index", "--binary", "--no-color", "/dev/null", file, fine=1)
+        for file in new
+    ]
+    return "".join(f"{part}\n" for part in parts if part)
+
+
+def commit_of(file: Path, text: str) -> str:
+    """Returns the commit that brought `text` into a file; nothing if none did."""
+    told = _git("log", "--format=%H", f"-S{text}", "--", str(file))
+    return told.split("\n")[-1]
+
+
+def has(commit: str) -> bool:
+    """Returns whether git has a commit."""
+    return bool(_git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"))
+
+
+def at(commit: str, path: str) -> bytes:
+    """Returns a file of the repository as a commit has it; nothing if it has none."""
+    command = ["git", "show", f"{commit}:{path}"]
+    done = subprocess.run(command, cwd=root(), capture_output=True)
+    return done.stdout if done.returncode == 0 else b""
 
 
 def processor() -> str:
@@ -47,11 +79,17 @@ def processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def _git(*arguments: str) -> str:
+def _git(*arguments: str, fine: int = 0) -> str:
+    """Returns what git says; nothing if it fails, that is, ends above `fine`."""
     try:
         answer = subprocess.run(
-            ["git", *arguments], cwd=root(), capture_output=True, text=True, timeout=30
+            ["git", *arguments],
+            cwd=root(),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=30,
         )
     except (OSError, subprocess.TimeoutExpired):  # no git, or one that hangs
         return ""
-    return answer.stdout.rstrip() if answer.returncode == 0 else ""
+    return answer.stdout.rstrip("\n") if answer.returncode <= fine else ""

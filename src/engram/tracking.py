@@ -58,13 +58,15 @@ def run(
         tags: tags of the run, beside commit, DVC stage and environment.
         spec: the dataset's `spec.json`; its fingerprint identifies the data.
     """
-    _open_store(group)
+    open_store(group)
     with mlflow.start_run(
         run_name=name, tags=_tags(tags), log_system_metrics=True
     ) as active:
-        mlflow.log_params(_flat(params))
+        mlflow.log_params(flat(params))
         mlflow.log_input(_dataset(spec), context="training")
         mlflow.log_dict(_environment(), "environment.json")
+        if changes := repository.changes():
+            mlflow.log_text(changes, "code.diff")
         yield active.info.run_id, _record
 
 
@@ -92,7 +94,7 @@ def resumed(
         spec: as in `run`.
         now: what is done now, before the names of these tags.
     """
-    _open_store(group)
+    open_store(group)
     if not _knows(run_id):
         with run(name, group, params, {**tags, "continues": run_id}, spec) as (new, _):
             yield new
@@ -100,6 +102,43 @@ def resumed(
     code = {f"{now}.{key}": value for key, value in _code().items()}
     with mlflow.start_run(run_id=run_id, tags=code):
         yield run_id
+
+
+@contextlib.contextmanager
+def restored(
+    was: str,
+    name: str,
+    group: str,
+    params: dict[str, Any],
+    tags: dict[str, Any],
+    spec: dict[str, Any],
+    environment: dict[str, Any],
+) -> Iterator[tuple[str, Callable[..., None]]]:
+    """Opens a run for a result that DVC brought back and yields as `run` does.
+
+    Args:
+        was: id of the run that the result came from, elsewhere or before.
+        name: as in `run`.
+        group: as in `run`.
+        params: as in `run`.
+        tags: all tags, the code's and the stage's among them.
+        spec: as in `run`.
+        environment: what is known of the environment it came from.
+    """
+    open_store(group)
+    told = {key: str(value) for key, value in tags.items()}
+    with mlflow.start_run(run_name=name, tags={**told, "restored_from": was}) as active:
+        mlflow.log_params(flat(params))
+        mlflow.log_input(_dataset(spec), context="training")
+        mlflow.log_dict(environment, "environment.json")
+        yield active.info.run_id, _record
+
+
+def tie(run_id: str, digest: str, entry: dict[str, Any]) -> None:
+    """Lets a run name the entry of `dvc.lock` that it belongs to, and attaches that."""
+    client = mlflow.MlflowClient()
+    client.log_dict(run_id, entry, "dvc.lock.json")
+    client.set_tag(run_id, "dvc.lock", digest)
 
 
 def log_results(metrics: dict[str, float]) -> None:
@@ -157,13 +196,15 @@ def _record(
         mlflow.log_table({"epoch": [step] * rows, **table}, "samples.json")
 
 
-def _open_store(group: str) -> None:
-    """Points MLflow at the store and selects the experiment `group`."""
+def open_store(group: str | None = None) -> None:
+    """Points MLflow at the store; selects the experiment `group`, which may be new."""
     folder = store.folder()
     if not STORE_OF_ONES_OWN:
         folder.mkdir(exist_ok=True)
         store.mend(folder)
         mlflow.set_tracking_uri(store.address())
+    if group is None:
+        return
     mlflow.set_system_metrics_sampling_interval(SECONDS_BETWEEN_SYSTEM_METRICS)
     mlflow.set_system_metrics_samples_before_logging(1)
     if mlflow.get_experiment_by_name(group) is None:
@@ -208,14 +249,15 @@ def _inside() -> bool:
     return Path.cwd().is_relative_to(repository.root())
 
 
-def _flat(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested params as one dict; keys are joined with dots."""
+    found: dict[str, Any] = {}
     for key, value in params.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def _dataset(spec: dict[str, Any]) -> MetaDataset:

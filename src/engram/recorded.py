@@ -1,0 +1,109 @@
+"""What MLflow recorded of runs, read back to verify where results come from.
+
+Reads only; no stage of the pipeline does.
+"""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+from engram import tracking
+from engram.tracking import mlflow
+
+
+@dataclasses.dataclass
+class Run:
+    """A run as the store has it.
+
+    Attributes:
+        id: MLflow's.
+        name: its name.
+        status: `"FINISHED"`, `"FAILED"`, `"RUNNING"` or `"KILLED"`.
+        started: milliseconds since 1970.
+        params: as recorded, all of them text.
+        tags: as recorded.
+        data: name and digest of the dataset that it was given.
+    """
+
+    id: str
+    name: str
+    status: str
+    started: int
+    params: dict[str, str]
+    tags: dict[str, str]
+    data: tuple[str, str] | None
+
+
+def run(run_id: str) -> Run | None:
+    """Returns a run; None if the store does not know it."""
+    tracking.open_store()
+    try:
+        found = mlflow.get_run(run_id)
+    except mlflow.MlflowException:
+        return None
+    return _run(found) if found.info.lifecycle_stage == "active" else None
+
+
+def find(tags: dict[str, str]) -> list[Run]:
+    """Returns all runs with these tags, the newest first."""
+    tracking.open_store()
+    text = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    found = mlflow.search_runs(
+        search_all_experiments=True,
+        filter_string=text,
+        order_by=["attributes.start_time DESC"],
+        output_format="list",
+    )
+    return [_run(one) for one in found]
+
+
+def kept(run_id: str) -> Run | None:
+    """Returns the run that `run.json` names, or the one that stands for it here."""
+    if found := run(run_id):
+        return found
+    for key in ("restored_from", "continues"):
+        if some := find({key: run_id}):
+            return some[0]
+    return None
+
+
+def _run(found) -> Run:
+    inputs = found.inputs.dataset_inputs if found.inputs else []
+    return Run(
+        found.info.run_id,
+        found.info.run_name,
+        found.info.status,
+        found.info.start_time,
+        dict(found.data.params),
+        {k: v for k, v in found.data.tags.items() if not k.startswith("mlflow.")},
+        (inputs[0].dataset.name, inputs[0].dataset.digest) if inputs else None,
+    )
+
+
+def of_model(address: str) -> str | None:
+    """Returns the id of the run that logged a model, such as `models:/name@alias`."""
+    tracking.open_store()
+    try:
+        return mlflow.models.get_model_info(address).run_id
+    except mlflow.MlflowException:
+        return None
+
+
+def artifacts(run_id: str, folder: str = "") -> list[str]:
+    """Returns the paths of a run's artifacts in a folder."""
+    found = mlflow.artifacts.list_artifacts(run_id=run_id, artifact_path=folder or None)
+    return [one.path for one in found]
+
+
+def artifact(run_id: str, path: str) -> bytes | None:
+    """Returns the content of one of a run's artifacts; None if it cannot be opened."""
+    try:
+        local = mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path)
+        return Path(local).read_bytes()
+    except (mlflow.MlflowException, OSError):
+        return None
+
+
+def md5(content: bytes | None) -> str | None:
+    """Returns the MD5 that DVC names a file by."""
+    return None if content is None else hashlib.md5(content).hexdigest()

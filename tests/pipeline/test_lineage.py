@@ -1,0 +1,242 @@
+"""Links from results to runs hold wherever the repository goes."""
+
+import json
+import re
+import shutil
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+import toy
+import yaml
+
+EXPERIMENTS = {
+    "toy-persistence": toy.experiment("persistence"),
+    "toy-gru": toy.experiment("gru", train=toy.TRAINED),
+}
+MODEL = "runs/toy-gru/models/seed-2.keras"
+
+
+@pytest.fixture(scope="module")
+def warm():
+    with toy.warm_python() as folder:
+        yield folder
+
+
+def engram(folder, *arguments):
+    code = "import sys; from engram.__main__ import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, *arguments]
+    return toy.call(command, folder, toy.environment(folder))
+
+
+def dvc(folder, *arguments, warm=None):
+    command = [sys.executable, "-m", "dvc", *arguments]
+    done = toy.call(command, folder, toy.environment(folder, warm))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def git(folder, *arguments):
+    name = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    done = toy.call(["git", *name, *arguments], folder, toy.environment(folder))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory, warm):
+    """A repository whose suite ran once, was synced and committed, with a DVC remote."""
+    folder = tmp_path_factory.mktemp("lineage") / "first"
+    toy.copy_repository(folder)
+    toy.write_params(folder, EXPERIMENTS)
+    (folder / "requirements.lock").write_text("numpy==2.4.6\n")
+    (folder / "mlruns").mkdir(exist_ok=True)
+    shutil.copy(toy.ROOT / "mlruns/.gitignore", folder / "mlruns")
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    dvc(folder, "init", "--quiet")
+    remote = "[core]\n    remote = there\n    analytics = false\n['remote \"there\"']\n"
+    (folder / ".dvc/config").write_text(f"{remote}    url = {folder.parent}/remote\n")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "The toy suite")
+    dvc(folder, "repro", warm=warm)
+    done = engram(folder, "sync")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "Its results")
+    dvc(folder, "push")
+    return folder
+
+
+@pytest.fixture
+def again(first, tmp_path):
+    return Path(shutil.copytree(first, tmp_path / "again", symlinks=True))
+
+
+def held(folder, what):
+    """Asserts that all links hold; returns the lines."""
+    done = engram(folder, "lineage", what)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^\d+ links hold$", done.stdout, re.MULTILINE)
+    return done.stdout
+
+
+def broken(folder, what):
+    """Returns the lines of the links that do not hold."""
+    done = engram(folder, "lineage", what)
+    assert done.returncode == 1, done.stdout + done.stderr
+    return re.findall(r"✗ (.*)", done.stdout)
+
+
+def runs(folder):
+    """Returns of each active run its id, name and tags."""
+    query = (
+        "select r.run_uuid, r.name, t.key, t.value from runs r join tags t"
+        " using (run_uuid) where r.lifecycle_stage = 'active'"
+    )
+    found = {}
+    for run_id, name, key, value in sqlite3.connect(folder / "mlruns/mlflow.db").execute(
+        query
+    ):
+        found.setdefault((run_id, name), {})[key] = value
+    return found
+
+
+def change_units(folder, units):
+    values = yaml.safe_load((folder / "params.yaml").read_text())
+    values["experiments"]["toy-gru"]["args"]["units"] = units
+    (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def test_every_result_leads_to_its_stages_and_its_runs(first):
+    said = held(first, MODEL)
+    for stage in ("train@toy-gru", "prepare@toy", "fetch@toy"):
+        assert f"  stage {stage}\n" in said
+    assert "✓ experiments.toy-gru is as in params.yaml" in said
+    assert len(re.findall(r"^  run \w{32} 'toy-gru seed \d rate ", said, re.M)) == 2
+    assert said.count("✓ its model is seed-") == 2
+    for file in ("metrics/toy-gru.json", "figures/toy-persistence", "runs/toy-gru"):
+        if file != "runs/toy-gru":
+            held(first, file)
+    assert "stage compare" in held(first, "results/comparison.json")
+
+
+def test_a_run_leads_back_to_its_files(first):
+    kept = json.loads((first / "runs/toy-gru/run.json").read_text())
+    said = held(first, kept["2"]["run_id"])
+    assert said.startswith(MODEL)
+    ids = {about["run_id"] for about in kept.values()}
+    (tried,) = [
+        i for (i, name) in runs(first) if "toy-gru seed 1" in name and i not in ids
+    ]
+    assert "not the run that toy-gru kept" in "".join(broken(first, tried))
+
+
+def test_what_is_no_result_is_said(first):
+    for what, said in (
+        ("f" * 32, "no file here, and neither run nor model of the store"),
+        ("models:/none@champion", "neither run nor model"),
+        ("params.yaml", "no stage of .*dvc.lock wrote it"),
+        ("/etc/passwd", "no dvc.yaml in the folders above it"),
+    ):
+        done = engram(first, "lineage", what)
+        assert done.returncode == 1 and re.search(said, done.stderr), done.stderr
+
+
+def test_each_link_that_does_not_hold_is_named(again):
+    with (again / MODEL).open("ab") as file:
+        file.write(b"x")
+    found = broken(again, MODEL)
+    assert any(line.startswith("runs/toy-gru/models is not what") for line in found)
+    assert "its model cannot be opened, or is not seed-2.keras" in found
+    change_units(again, 5)
+    (again / "src/engram/models/gru.py").write_text("# another\n")
+    (again / "requirements.lock").write_text("another\n")
+    (again / "data/prepared/toy/spec.json").write_text('{"fingerprint": "another"}')
+    found = broken(again, "metrics/toy-gru.json")
+    assert "experiments.toy-gru is not as in params.yaml" in found
+    assert any(line.startswith("its data is not toy as prepared") for line in found)
+    said = engram(again, "lineage", "metrics/toy-gru.json").stdout
+    assert "✓ src/engram/models/gru.py as in commit" in said
+    assert "✓ its packages are those of requirements.lock in its commit, not here" in said
+
+
+def test_a_second_sync_does_nothing_and_does_not_load_mlflow(first):
+    before = (first / "mlruns/mlflow.db").read_bytes()
+    code = "import sys; from engram import sync; sync.main([]);"
+    code += "print('mlflow' in sys.modules)"
+    done = toy.call([sys.executable, "-c", code], first, toy.environment(first))
+    assert done.stdout == "False\n", done.stderr
+    assert (first / "mlruns/mlflow.db").read_bytes() == before
+
+
+def test_the_links_hold_after_the_folder_moved(again, tmp_path):
+    shutil.move(again, tmp_path / "moved")
+    held(tmp_path / "moved", MODEL)
+
+
+def test_a_clone_gets_the_runs_of_what_it_pulled_once(first, tmp_path):
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", str(first), str(clone))
+    dvc(clone, "pull")
+    assert any("MLflow does not know run" in line for line in broken(clone, MODEL))
+    said = engram(clone, "sync").stdout
+    assert said.count("recorded as restored") == 3  # two seeds, and persistence
+    assert "✓" in held(clone, MODEL)
+    held(clone, "metrics/toy-persistence.json")
+    (clone / ".dvc/tmp/synced.json").unlink()
+    assert engram(clone, "sync").stdout == ""
+    found = runs(clone)
+    assert len(found) == 3
+    kept = json.loads((first / "runs/toy-gru/run.json").read_text())
+    ids = {tags["restored_from"] for tags in found.values()}
+    assert {about["run_id"] for about in kept.values()} < ids
+
+
+def test_an_old_commit_and_back(again, warm):
+    dvc(again, "repro")  # nothing
+    change_units(again, 4)
+    git(again, "commit", "--quiet", "-am", "Larger")
+    dvc(again, "repro", warm=warm)
+    assert engram(again, "sync").stdout == ""
+    git(again, "add", ".")
+    git(again, "commit", "--quiet", "-m", "Its results")
+    held(again, MODEL)
+    many = len(runs(again))
+    git(again, "checkout", "--quiet", "HEAD~2")
+    dvc(again, "checkout")
+    assert engram(again, "sync").stdout == ""
+    held(again, MODEL)
+    git(again, "checkout", "--quiet", "main")
+    dvc(again, "checkout")
+    assert engram(again, "sync").stdout == ""
+    held(again, MODEL)
+    assert len(runs(again)) == many
+
+
+def test_a_hit_of_the_run_cache_keeps_its_run(again, warm):
+    change_units(again, 4)
+    dvc(again, "repro", warm=warm)
+    change_units(again, 3)
+    done = dvc(again, "repro", warm=warm)
+    assert "Stage 'train@toy-gru' is cached - skipping run" in done.stdout
+    engram(again, "sync")
+    held(again, MODEL)
+
+
+def test_code_that_was_not_committed_is_attached_to_its_run(again, warm):
+    change_units(again, 6)
+    new = again / "src/engram/new_file.py"
+    new.write_text("LETTER = 'é'\n")
+    dvc(again, "repro", warm=warm)
+    engram(again, "sync")
+    assert "what differed from it is attached" in held(again, MODEL)
+    (patch,) = [
+        file.read_text()
+        for file in (again / "mlruns").rglob("code.diff")
+        if f"units: {6}" in file.read_text() and "seed-2" not in file.name
+    ][:1]
+    assert "+LETTER = 'é'" in patch
+    git(again, "stash", "--quiet", "--include-untracked")
+    (again / "code.patch").write_text(patch)
+    git(again, "apply", "code.patch")
+    assert new.read_text() == "LETTER = 'é'\n"
