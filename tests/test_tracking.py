@@ -262,6 +262,23 @@ def test_files_become_artifacts_under_mlruns(root, finished, tmp_path):
     assert found.is_relative_to(root / "mlruns" / "ring")
 
 
+def test_what_is_printed_inside_is_kept_as_the_log(root, capsys):
+    with tracking.run("talk", "ring", {}, {}, SPEC) as (run_id, _):
+        print("one")
+        print("two", file=sys.stderr)
+    assert _artifacts(root, run_id)["log.txt"].read_text() == "one\ntwo\n"
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("one\n", "two\n")
+
+
+def test_the_log_of_a_failure_ends_with_its_traceback(root):
+    with pytest.raises(ValueError, match="too large"):
+        with tracking.run("fail", "ring", {}, {}, SPEC) as (run_id, _):
+            raise ValueError("too large")
+    lines = _artifacts(root, run_id)["log.txt"].read_text().splitlines()
+    assert lines[0].startswith("Traceback") and lines[-1] == "ValueError: too large"
+
+
 def test_a_group_with_a_slash_stays_below_mlruns(root):
     with tracking.run("slash", "real/los", {}, {}, SPEC) as (run_id, _):
         pass

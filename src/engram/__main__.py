@@ -6,6 +6,7 @@ USAGE = """usage: engram <command> [...]
 
   explain    why each stage would run, before `dvc repro`
   lineage    where a file, run or model comes from, each link verified
+  diff       what differs between two runs
   sync       tie runs to dvc.lock, record results that DVC brought back
 
 `engram <command> --help` tells more.
@@ -25,6 +26,10 @@ def main(argv: list[str] | None = None) -> None:
         from engram import lineage
 
         lineage.main(rest)
+    elif word == "diff":
+        from engram import diff
+
+        diff.main(rest)
     elif word == "sync":
         from engram import sync
 

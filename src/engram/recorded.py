@@ -21,6 +21,7 @@ class Run:
         status: `"FINISHED"`, `"FAILED"`, `"RUNNING"` or `"KILLED"`.
         started: milliseconds since 1970.
         params: as recorded, all of them text.
+        metrics: of each the last value.
         tags: as recorded.
         data: name and digest of the dataset that it was given.
     """
@@ -30,6 +31,7 @@ class Run:
     status: str
     started: int
     params: dict[str, str]
+    metrics: dict[str, float]
     tags: dict[str, str]
     data: tuple[str, str] | None
 
@@ -75,6 +77,7 @@ def _run(found) -> Run:
         found.info.status,
         found.info.start_time,
         dict(found.data.params),
+        dict(found.data.metrics),
         {k: v for k, v in found.data.tags.items() if not k.startswith("mlflow.")},
         (inputs[0].dataset.name, inputs[0].dataset.digest) if inputs else None,
     )

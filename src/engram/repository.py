@@ -15,13 +15,18 @@ def root() -> Path:
     DVC sets `DVC_ROOT` for every stage, also for one that runs in a temporary clone
     (`dvc exp run --temp`), where it names the repository and not the clone.
     """
-    if "DVC_ROOT" in os.environ:
-        return Path(os.environ["DVC_ROOT"])
-    here = Path.cwd()
-    for folder in (here, *here.parents):
+    return Path(os.environ["DVC_ROOT"]) if "DVC_ROOT" in os.environ else here()
+
+
+def here() -> Path:
+    """Returns the nearest folder with `.dvc`, whose code runs.
+
+    Of an experiment in a temporary clone that is the clone.
+    """
+    for folder in (Path.cwd(), *Path.cwd().parents):
         if (folder / ".dvc").is_dir():
             return folder
-    return here
+    return Path(os.environ.get("DVC_ROOT", Path.cwd()))
 
 
 def resolve(path: str | Path) -> Path:
@@ -67,7 +72,7 @@ def has(commit: str) -> bool:
 def at(commit: str, path: str) -> bytes:
     """Returns a file of the repository as a commit has it; nothing if it has none."""
     command = ["git", "show", f"{commit}:{path}"]
-    done = subprocess.run(command, cwd=root(), capture_output=True)
+    done = subprocess.run(command, cwd=here(), capture_output=True)
     return done.stdout if done.returncode == 0 else b""
 
 
@@ -84,7 +89,7 @@ def _git(*arguments: str, fine: int = 0) -> str:
     try:
         answer = subprocess.run(
             ["git", *arguments],
-            cwd=root(),
+            cwd=here(),
             capture_output=True,
             text=True,
             errors="replace",

@@ -8,6 +8,7 @@ that MLflow itself runs (`served_translator`).
 import contextlib
 import hashlib
 import importlib.metadata
+import io
 import logging
 import os
 import platform
@@ -24,7 +25,7 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
-from engram import repository, store
+from engram import repository, store, transcript
 
 PACKAGES = ("engram", "tensorflow", "keras", "tensorflow-datasets", "numpy", "mlflow")
 # Of a served model. Engram is not among them: an index may have a stranger's package of
@@ -47,7 +48,8 @@ def run(
 ) -> Iterator[tuple[str, Callable[..., None]]]:
     """Opens a run and yields its id and `record(metrics, step, table=None)`.
 
-    The columns of a table go under those of the steps before, in `samples.json`.
+    The columns of a table go under those of the steps before, in `samples.json`. What is
+    printed inside is kept as `log.txt`, code that is not committed as `code.diff`.
 
     An exception inside marks the run FAILED and goes on its way.
 
@@ -67,7 +69,12 @@ def run(
         mlflow.log_dict(_environment(), "environment.json")
         if changes := repository.changes():
             mlflow.log_text(changes, "code.diff")
-        yield active.info.run_id, _record
+        log = io.StringIO()
+        try:
+            with transcript.kept(log):
+                yield active.info.run_id, _record
+        finally:
+            mlflow.log_text(log.getvalue(), "log.txt")
 
 
 @contextlib.contextmanager
@@ -226,7 +233,8 @@ def _knows(run_id: str) -> bool:
 
 
 def _tags(tags: dict[str, Any]) -> dict[str, str]:
-    suite = Path.cwd().relative_to(repository.root()) if _inside() else "."
+    here = repository.here()
+    suite = Path.cwd().relative_to(here) if Path.cwd().is_relative_to(here) else "."
     return {
         **_code(),
         "suite": "tour" if str(suite) == "." else str(suite),
@@ -243,10 +251,6 @@ def _code() -> dict[str, str]:
         "dvc.stage": os.environ.get("DVC_STAGE", "none"),
         "dvc.experiment": os.environ.get("DVC_EXP_NAME", "none"),
     }
-
-
-def _inside() -> bool:
-    return Path.cwd().is_relative_to(repository.root())
 
 
 def flat(params: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -267,7 +271,7 @@ def _dataset(spec: dict[str, Any]) -> MetaDataset:
 
 
 def _environment() -> dict[str, Any]:
-    lock = repository.root() / "requirements.lock"
+    lock = repository.here() / "requirements.lock"
     versions = {}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

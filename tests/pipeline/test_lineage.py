@@ -142,6 +142,23 @@ def test_what_is_no_result_is_said(first):
         assert done.returncode == 1 and re.search(said, done.stderr), done.stderr
 
 
+def test_two_runs_are_told_apart(first):
+    said = engram(first, "diff", "toy-persistence", "toy-gru").stdout
+    assert re.search(r"^  args.units +– +3$", said, re.MULTILINE)
+    assert re.search(r"^  model +persistence +gru$", said, re.MULTILINE)
+    (row,) = re.findall(r"^  rmse_to_60 +(\S+) +(\S+) +(\S+)$", said, re.MULTILINE)
+    one, other, change = (float(cell) for cell in row)
+    assert change == pytest.approx(other - one, rel=1e-2)
+    assert said.endswith("where from: the same\n")
+    assert "system/" not in said
+    same = engram(first, "diff", "toy-gru", "toy-gru").stdout
+    assert same.count("the same") == 3
+    done = engram(first, "diff", "toy-gru", "toy-lstm")
+    assert done.returncode == 1
+    assert "toy-lstm: neither a run of the store nor an experiment here." in done.stderr
+    assert "Experiments that ran here: toy-gru, toy-persistence" in done.stderr
+
+
 def test_each_link_that_does_not_hold_is_named(again):
     with (again / MODEL).open("ab") as file:
         file.write(b"x")

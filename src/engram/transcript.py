@@ -1,0 +1,35 @@
+"""What a stage says on the way, kept for the record of its run."""
+
+import contextlib
+import io
+import sys
+import traceback
+from collections.abc import Iterator
+
+
+class _Both:
+    """A stream that writes to another one and to a transcript."""
+
+    def __init__(self, stream, kept: io.StringIO):
+        self._stream, self._kept = stream, kept
+
+    def write(self, text: str) -> int:
+        self._kept.write(text)
+        return self._stream.write(text)
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def kept(text: io.StringIO) -> Iterator[None]:
+    """Writes to `text`, too, what is printed inside, and the traceback at its end."""
+    with (
+        contextlib.redirect_stdout(_Both(sys.stdout, text)),
+        contextlib.redirect_stderr(_Both(sys.stderr, text)),
+    ):
+        try:
+            yield
+        except BaseException:
+            text.write(traceback.format_exc())
+            raise
