@@ -7,6 +7,7 @@ USAGE = """usage: engram <command> [...]
   explain    why each stage would run, before `dvc repro`
   lineage    where a file, run or model comes from, each link verified
   diff       what differs between two runs
+  sweep      look for better params of an experiment, judged on validation
   sync       tie runs to dvc.lock, record results that DVC brought back
 
 `engram <command> --help` tells more.
@@ -30,6 +31,10 @@ def main(argv: list[str] | None = None) -> None:
         from engram import diff
 
         diff.main(rest)
+    elif word == "sweep":
+        from engram import sweep
+
+        sweep.main(rest)
     elif word == "sync":
         from engram import sync
 

@@ -52,6 +52,18 @@ def load(path: str | Path = "params.yaml") -> dict[str, Any]:
     return values
 
 
+def check_experiment(name: str, block: dict[str, Any]) -> None:
+    """Checks an experiment that is not, or not so, in the file.
+
+    Raises:
+        ParamsError: as `load` does.
+    """
+    values = load()
+    values["experiments"] = {**values["experiments"], name: block}
+    if faults := _faults(Params, values, ()) or _experiment_faults(name, block, values):
+        raise ParamsError("\n".join(faults))
+
+
 def load_or_exit(path: str | Path = "params.yaml") -> dict[str, Any]:
     """Returns `load(path)`, or ends the program with its message and no traceback."""
     try:

@@ -141,6 +141,30 @@ def restored(
         yield active.info.run_id, _record
 
 
+def parent(name: str, group: str, params: dict[str, Any]) -> str:
+    """Opens a run for others to stand below, and returns its id."""
+    open_store(group)
+    with mlflow.start_run(run_name=name, tags=_tags({})) as active:
+        mlflow.log_params(flat(params))
+    mlflow.MlflowClient().set_terminated(active.info.run_id, "RUNNING")
+    return active.info.run_id
+
+
+def end(run_id: str, status: str, metrics: dict[str, float] | None = None) -> None:
+    """Logs final numbers of a run that is not open here, and ends it.
+
+    Args:
+        run_id: of the run.
+        status: `"FINISHED"`, `"FAILED"` or `"KILLED"`.
+        metrics: the numbers.
+    """
+    open_store()
+    client = mlflow.MlflowClient()
+    for key, value in (metrics or {}).items():
+        client.log_metric(run_id, key, value)
+    client.set_terminated(run_id, status)
+
+
 def tie(run_id: str, digest: str, entry: dict[str, Any]) -> None:
     """Lets a run name the entry of `dvc.lock` that it belongs to, and attaches that."""
     client = mlflow.MlflowClient()

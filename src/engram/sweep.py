@@ -1,0 +1,224 @@
+"""Looks for better params of an experiment: many trainings, judged on validation.
+
+    engram sweep traffic-stlm args.units=8..32 train.learning_rate=0.001..0.1:log
+    engram sweep traffic-stlm args.combine=concat,sum --trials 20 --parallel 2
+
+A range is `low..high`, of whole numbers if both are, with `:log` behind it for a
+logarithmic one; other values are listed, separated by commas. Optuna proposes the trials
+and stops those that are worse than most after as many epochs. Each is a training of the
+experiment's first seed, a run in MLflow below that of the sweep; what counts is the loss
+on validation, the test part is not read.
+
+The same command goes on where a stopped one was. In the end the best params are written
+to `params.yaml`, and `dvc repro` gives the same model.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from engram import code_changes, params, params_edit, store, tracking
+
+RANGE = re.compile(r"(-?[\d.e+-]+?)\.\.(-?[\d.e+-]+?)(:log)?")
+Space = dict[str, dict[str, Any]]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs a sweep, or goes on with it."""
+    parser = argparse.ArgumentParser("engram sweep", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("experiment")
+    parser.add_argument("space", nargs="+", metavar="name=values")
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--parallel", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--keep", action="store_true", help="leave params.yaml as it is")
+    given = parser.parse_args(argv)
+    values = params.load_or_exit()
+    try:
+        block = _block(values, given.experiment)
+        space = dict(_dimension(word, block) for word in given.space)
+        if given.trials < 1 or given.parallel < 1:
+            raise ValueError("--trials and --parallel must be at least 1")
+        digest = _digest(given.experiment, block, space)
+        with _alone(digest):
+            study = _study(given.experiment, digest, block, space, given.trials)
+            _work(study, given.parallel)
+            best = _told(study, given.experiment)
+    except ValueError as error:
+        sys.exit(f"sweep {given.experiment}: {error}")
+    if best and not given.keep:
+        _write(given.experiment, block, best)
+
+
+def _block(values: dict[str, Any], name: str) -> dict[str, Any]:
+    experiments = values["experiments"]
+    if name not in experiments:
+        raise ValueError(f"no such experiment. Known: {', '.join(experiments)}")
+    block = experiments[name]
+    if block["start"].endswith("chosen.json"):
+        raise ValueError("it is fitted on validation, too: nothing is left to choose on")
+    if not Path("data/prepared", block["dataset"], "spec.json").is_file():
+        raise ValueError(
+            f"its data is not here: dvc repro -s fetch@{block['dataset']}"
+            f" prepare@{block['dataset']}"
+        )
+    return block
+
+
+def _dimension(word: str, block: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Returns the name and the values of `name=values`."""
+    name, _, said = word.partition("=")
+    place: Any = block
+    for part in name.split("."):
+        if not isinstance(place, dict) or part not in place:
+            known = ", ".join(place) if isinstance(place, dict) else "nothing"
+            raise ValueError(f"{name}: no such param. Known there: {known}")
+        place = place[part]
+    if found := RANGE.fullmatch(said):
+        try:
+            low, high = (_number(one) for one in found.groups()[:2])
+        except ValueError:
+            raise ValueError(f"{word}: not a range of numbers") from None
+        if not low < high or (found[3] and low <= 0):
+            raise ValueError(f"{word}: a range goes up, a logarithmic one from above 0")
+        whole = isinstance(low, int) and isinstance(high, int)
+        return name, {"whole": whole, "low": low, "high": high, "log": bool(found[3])}
+    choices = [_value(one) for one in said.split(",")]
+    if len(choices) < 2 or "" in choices:
+        raise ValueError(f"{word}: neither low..high nor values separated by commas")
+    return name, {"choices": choices}
+
+
+def _number(said: str) -> float | int:
+    return int(said) if re.fullmatch(r"-?\d+", said) else float(said)
+
+
+def _value(said: str) -> Any:
+    words: dict[str, Any] = {"true": True, "false": False, "null": None}
+    if said in words:
+        return words[said]
+    with contextlib.suppress(ValueError):
+        return _number(said)
+    return said
+
+
+def _digest(name: str, block: dict[str, Any], space: Space) -> str:
+    """Returns what makes two sweeps the same: params, space, code and data."""
+    from dvc.repo import Repo
+
+    deps = Repo().stage.load_one("dvc.yaml", f"train@{name}").deps
+    files = {
+        str(dep.def_path): code_changes.digest_of(code_changes.read(Path(dep.fs_path)))
+        for dep in deps
+        if not hasattr(dep, "read_params")
+    }
+    text = json.dumps([name, block, space, files], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@contextlib.contextmanager
+def _alone(digest: str) -> Iterator[None]:
+    folder = store.folder()
+    folder.mkdir(exist_ok=True)
+    with (folder / f"sweep-{digest}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError("the same sweep is running already") from None
+        yield
+
+
+def address() -> str:
+    """Returns the address of the studies, a SQLite file beside the runs."""
+    return f"sqlite:///{store.folder() / 'sweeps.db'}"
+
+
+def _study(
+    name: str, digest: str, block: dict[str, Any], space: Space, trials: int
+) -> optuna.Study:
+    """Returns the study with as many trials waiting as are still to be done."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=address(), study_name=f"{name} {digest}", load_if_exists=True
+    )
+    if "run_id" not in study.user_attrs:
+        study.set_user_attr("space", space)
+        study.set_user_attr("block", block)
+        study.set_user_attr("experiment", name)
+        study.set_user_attr(
+            "run_id", tracking.parent(f"sweep of {name}", block["dataset"], space)
+        )
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state == optuna.trial.TrialState.RUNNING:  # was killed: it waits again
+            if run_id := trial.user_attrs.get("run_id"):
+                tracking.end(run_id, "KILLED")
+            study._storage.set_trial_state_values(
+                trial._trial_id, optuna.trial.TrialState.WAITING
+            )
+    known = study.get_trials(deepcopy=False)
+    for _ in range(trials - len(known)):
+        study.enqueue_trial({})
+    if known:
+        done = sum(trial.state.is_finished() for trial in known)
+        print(f"goes on: {done} of {max(trials, len(known))} trials are done", flush=True)
+    return study
+
+
+def _work(study: optuna.Study, parallel: int) -> None:
+    """Runs the waiting trials in as many processes."""
+    gpus = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
+    command = [sys.executable, "-m", "engram.trials", study.study_name]
+    workers = []
+    for n in range(parallel):
+        env = dict(os.environ)
+        if len(gpus) > 1:
+            env["CUDA_VISIBLE_DEVICES"] = gpus[n % len(gpus)]
+        workers.append(subprocess.Popen(command, env=env))
+    try:
+        codes = [worker.wait() for worker in workers]
+    except BaseException:
+        for worker in workers:
+            worker.terminate()
+        raise
+    if any(codes):
+        raise ValueError(f"a worker ended with {max(codes)}; the same command goes on")
+
+
+def _told(study: optuna.Study, name: str) -> dict[str, Any]:
+    """Prints what was found, ends the sweep's run, and returns the best params."""
+    trials = study.get_trials(deepcopy=False)
+    states = [trial.state.name.lower() for trial in trials]
+    counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
+    print(f"{len(trials)} trials: {', '.join(counts)}")
+    found: dict[str, float] = {"trials": len(trials)}
+    best: dict[str, Any] = {}
+    if "complete" in states:
+        best = study.best_params
+        found["best_val_loss"] = study.best_value
+        told = ", ".join(f"{key} {value}" for key, value in best.items())
+        print(
+            f"best: trial {study.best_trial.number}, val_loss {study.best_value}: {told}"
+        )
+    tracking.end(study.user_attrs["run_id"], "FINISHED", found)
+    return best
+
+
+def _write(name: str, block: dict[str, Any], best: dict[str, Any]) -> None:
+    changes = {f"experiments.{name}.{key}": value for key, value in best.items()}
+    try:
+        params_edit.write(Path("params.yaml"), changes)
+    except params_edit.NotEdited as error:
+        sys.exit(f"params.yaml is as it was: {error}")
+    for key, value in changes.items():
+        print(f"params.yaml: {key}: {value}")
