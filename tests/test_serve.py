@@ -36,7 +36,7 @@ def served(translator_suite, tmp_path_factory):
         for name in list(os.environ):
             if name.startswith(("DVC_", "MLFLOW_T")):
                 patch.delenv(name)
-        patch.setattr(tracking, "STORE_OF_ONES_OWN", None)
+        patch.setattr(tracking.delivery, "STORE_OF_ONES_OWN", None)
         patch.setenv("DVC_ROOT", str(root))
         patch.chdir(root / "suite")
         with tracking.run("trained", "tiny_french", {}, {}, SPEC) as (run_id, _):

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engram import code_changes, locked, repository, store
+from engram import code_changes, locked, outbox, repository, store
 
 BOOK = Path(".dvc", "tmp", "synced.json")  # what the last call saw, by suite
 KINDS = {  # stages that leave runs -> the tag that names what was run
@@ -38,6 +38,13 @@ def main(argv: list[str] | None = None) -> None:
     suite = parser.parse_args(argv).suite.resolve()
     if not (suite / "dvc.yaml").is_file():
         sys.exit(f"{suite / 'dvc.yaml'}: no such file")
+    if outbox.waiting():
+        from engram import delivery, tracking
+
+        tracking.open_store()
+        for run_id, left in delivery.send_later().items():
+            said = f"{left} lines are still to be sent" if left else "sent"
+            print(f"run {run_id}: {said}")
     seen = _seen(suite)
     book = repository.root() / BOOK
     known = json.loads(book.read_text()) if book.is_file() else {}

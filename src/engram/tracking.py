@@ -1,8 +1,8 @@
 """The record of every run in MLflow; nothing reads a result back from it.
 
 The store is `mlruns/mlflow.db` with artifacts beside it, in the repository's folder;
-`MLFLOW_TRACKING_URI` names another. The only module that imports mlflow, but for the code
-that MLflow itself runs (`served_translator`).
+`MLFLOW_TRACKING_URI` names another. With `delivery` the only module that imports mlflow,
+but for the code that MLflow itself runs (`served_translator`).
 """
 
 import contextlib
@@ -13,6 +13,7 @@ import logging
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,15 +26,13 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema
 
-from engram import repository, store, transcript
+from engram import delivery, repository, store, transcript
 
 PACKAGES = ("engram", "tensorflow", "keras", "tensorflow-datasets", "numpy", "mlflow")
 # Of a served model. Engram is not among them: an index may have a stranger's package of
 # that name, and MLflow would install it.
 SERVING = ("mlflow", "tensorflow", "keras", "sentencepiece", "sacremoses", "sacrebleu")
 SECONDS_BETWEEN_SYSTEM_METRICS = 2
-# Looked up here, because mlflow.set_tracking_uri sets the variable itself.
-STORE_OF_ONES_OWN = os.environ.get("MLFLOW_TRACKING_URI")
 # It says at the start and end of each run that it starts and ends.
 logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
 
@@ -61,9 +60,9 @@ def run(
         spec: the dataset's `spec.json`; its fingerprint identifies the data.
     """
     open_store(group)
-    with mlflow.start_run(
+    with delivery.opened(
         run_name=name, tags=_tags(tags), log_system_metrics=True
-    ) as active:
+    ) as run_id:
         mlflow.log_params(flat(params))
         mlflow.log_input(_dataset(spec), context="training")
         mlflow.log_dict(_environment(), "environment.json")
@@ -72,9 +71,11 @@ def run(
         log = io.StringIO()
         try:
             with transcript.kept(log):
-                yield active.info.run_id, _record
+                yield run_id, _recorder(run_id)
         finally:
-            mlflow.log_text(log.getvalue(), "log.txt")
+            delivery.put(
+                run_id, {"kind": "text", "text": log.getvalue(), "path": "log.txt"}
+            )
 
 
 @contextlib.contextmanager
@@ -107,7 +108,7 @@ def resumed(
             yield new
         return
     code = {f"{now}.{key}": value for key, value in _code().items()}
-    with mlflow.start_run(run_id=run_id, tags=code):
+    with delivery.opened(run_id=run_id, tags=code):
         yield run_id
 
 
@@ -134,11 +135,11 @@ def restored(
     """
     open_store(group)
     told = {key: str(value) for key, value in tags.items()}
-    with mlflow.start_run(run_name=name, tags={**told, "restored_from": was}) as active:
+    with delivery.opened(run_name=name, tags={**told, "restored_from": was}) as run_id:
         mlflow.log_params(flat(params))
         mlflow.log_input(_dataset(spec), context="training")
         mlflow.log_dict(environment, "environment.json")
-        yield active.info.run_id, _record
+        yield run_id, _recorder(run_id)
 
 
 def parent(name: str, group: str, params: dict[str, Any]) -> str:
@@ -174,13 +175,14 @@ def tie(run_id: str, digest: str, entry: dict[str, Any]) -> None:
 
 def log_results(metrics: dict[str, float]) -> None:
     """Logs final numbers in the open run."""
-    mlflow.log_metrics(metrics)
+    delivery.put(_active(), {"kind": "points", "points": _points(metrics, 0)})
 
 
 def log_files(files: list[Path], folder: str) -> None:
     """Copies files into the open run's artifacts."""
     for file in files:
-        mlflow.log_artifact(str(file), folder)
+        line = {"kind": "file", "path": str(file), "folder": folder}
+        delivery.put(_active(), line)
 
 
 def log_model(
@@ -215,22 +217,43 @@ def log_model(
 
 def address() -> str | None:
     """Returns the store's address; None if the environment names it already."""
-    return None if STORE_OF_ONES_OWN else mlflow.get_tracking_uri()
+    return None if delivery.STORE_OF_ONES_OWN else mlflow.get_tracking_uri()
 
 
-def _record(
-    metrics: dict[str, float], step: int, table: dict[str, list[str]] | None = None
-) -> None:
-    mlflow.log_metrics(metrics, step=step)  # one batch per epoch
-    if table:
-        rows = len(next(iter(table.values())))
-        mlflow.log_table({"epoch": [step] * rows, **table}, "samples.json")
+def _recorder(run_id: str) -> Callable[..., None]:
+    columns: dict[str, list[Any]] = {}
+
+    def record(metrics, step, table: dict[str, list[str]] | None = None):
+        delivery.put(run_id, {"kind": "points", "points": _points(metrics, step)})
+        for name, cells in _rows(step, table).items():
+            columns.setdefault(name, []).extend(cells)
+        if table:
+            delivery.put(
+                run_id, {"kind": "table", "columns": columns, "path": "samples.json"}
+            )
+
+    return record
+
+
+def _points(metrics: dict[str, float], step: int) -> list[tuple[str, float, int, int]]:
+    now = int(time.time() * 1000)  # sent again, it is the same point
+    return [(name, float(value), now, step) for name, value in metrics.items()]
+
+
+def _rows(step: int, table: dict[str, list[str]] | None) -> dict[str, list[Any]]:
+    if not table:
+        return {}
+    return {"epoch": [step] * len(next(iter(table.values()))), **table}
+
+
+def _active() -> str:
+    return mlflow.active_run().info.run_id
 
 
 def open_store(group: str | None = None) -> None:
     """Points MLflow at the store; selects the experiment `group`, which may be new."""
     folder = store.folder()
-    if not STORE_OF_ONES_OWN:
+    if not delivery.STORE_OF_ONES_OWN:
         folder.mkdir(exist_ok=True)
         store.mend(folder)
         mlflow.set_tracking_uri(store.address())
@@ -242,7 +265,7 @@ def open_store(group: str | None = None) -> None:
         place = (folder / group.replace("/", "-")).as_uri()
         mlflow.create_experiment(
             group,
-            artifact_location=None if STORE_OF_ONES_OWN else place,
+            artifact_location=None if delivery.STORE_OF_ONES_OWN else place,
             # The interface then opens on the table of runs, not on language-model traces.
             tags={"mlflow.experimentKind": "custom_model_development"},
         )
