@@ -198,10 +198,10 @@ def test_only_distribution_uses_tf_distribute(path):
 @pytest.mark.parametrize("path", MODULES, ids=_name)
 def test_only_params_reads_params(path):
     # progress counts the names of the stages, as DVC does, also of a file with faults;
-    # translate is a command as the stages are; locked and stage_links read dvc.lock and
-    # compare the params in it with those of the file
-    others = ("progress", "translate", "locked", "stage_links")
-    if path in {PACKAGE / f"{name}.py" for name in ("params", *others)}:
+    # translate and sweep with its trials are commands as the stages are; locked and
+    # stage_links read dvc.lock and compare the params in it with those of the file
+    others = ("progress", "translate", "sweep", "trials", "locked", "stage_links")
+    if path in {PACKAGE / f"{name}.py" for name in ("params", "params_edit", *others)}:
         return
     tree = _tree(path)
     told = _docstrings(tree)
