@@ -197,61 +197,92 @@ def test_what_a_server_that_stays_away_missed_is_sent_by_sync(place, server, und
 
 
 def outbox_lines(place, run_id):
-    file = place / "work/mlruns/outbox" / f"{run_id}.jsonl"
-    return len(file.read_text().splitlines()) if file.is_file() else 0
+    (file,) = (place / "work/mlruns/outbox").glob(f"*/{run_id}.jsonl")
+    return len(file.read_text().splitlines())
 
 
 @pytest.fixture
-def box(tmp_path, monkeypatch):
-    """An outbox, what it sent, and a switch of the server."""
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    sent, here = [], [True]
+def box(tmp_path):
+    """A function that opens an outbox, what was sent, and what the server does."""
+    sent, server = [], ["answers"]
 
     def send(line):
-        if not here[0]:
-            raise ConnectionError
+        if server[0] != "answers":
+            raise server[0]
         sent.append(line)
 
-    return lambda: outbox.Outbox("abc", send), sent, here
+    return lambda: outbox.Outbox(tmp_path / "out", "abc", send), sent, server
 
 
 def test_lines_are_sent_in_order_also_by_another_process(box, tmp_path):
-    make, sent, here = box
+    make, sent, server = box
     first = make()
     first.put({"kind": "a", "n": 0})
-    here[0] = False
+    server[0] = ConnectionError()
     for n in (1, 2, 3):
         first.put({"kind": "a", "n": n})
     (tmp_path / "file.txt").write_text("x")
     first.put_file(tmp_path / "file.txt", "folder")
     (tmp_path / "file.txt").unlink()  # a copy is kept
-    assert outbox.waiting() == ["abc"]
-    here[0] = True
+    assert outbox.waiting(tmp_path / "out") == ["abc"]
+    server[0] = "answers"
     assert make().deliver() == 0
     assert [line.get("n") for line in sent] == [0, 1, 2, 3, None]
     assert sent[-1]["folder"] == "folder"
-    assert outbox.waiting() == []
-    assert not list((tmp_path / "mlruns/outbox").rglob("file.txt"))
+    assert outbox.waiting(tmp_path / "out") == []
+    assert not list((tmp_path / "out").rglob("file.txt"))
+
+
+def test_what_another_process_sent_is_not_sent_again(box):
+    make, sent, server = box
+    training = make()
+    server[0] = ConnectionError()
+    for n in (1, 2):
+        training.put({"kind": "a", "n": n})
+    server[0] = "answers"
+    make().deliver()  # `engram sync`, while the training goes on
+    training.put({"kind": "a", "n": 3})
+    assert [line["n"] for line in sent] == [1, 2, 3]
 
 
 def test_a_line_that_a_crash_cut_off_is_left_out(box, tmp_path):
-    make, sent, here = box
-    here[0] = False
+    make, sent, server = box
+    server[0] = ConnectionError()
     make().put({"kind": "a", "n": 1})
-    with (tmp_path / "mlruns/outbox/abc.jsonl").open("a") as file:
+    with (tmp_path / "out/abc.jsonl").open("a") as file:
         file.write('{"kind": "a", "n"')
-    here[0] = True
+    make().put({"kind": "a", "n": 2})
+    server[0] = "answers"
     assert make().deliver() == 0
-    assert sent == [{"kind": "a", "n": 1}]
+    assert [line["n"] for line in sent] == [1, 2]
 
 
-def test_a_server_that_is_away_is_not_asked_for_every_line(box, monkeypatch):
-    make, _, here = box
-    asked = []
-    monkeypatch.setattr(outbox.Outbox, "deliver", lambda self: asked.append(1))
-    here[0] = False
+def test_a_line_that_is_refused_is_put_aside_and_holds_up_no_other(box, tmp_path, capsys):
+    make, sent, server = box
     one = make()
-    one._asked = time.monotonic()
+    server[0] = ValueError("no such run")
+    one.put({"kind": "a", "n": 1})
+    server[0] = "answers"
+    one.put({"kind": "a", "n": 2})
+    assert [line["n"] for line in sent] == [2]
+    assert "refuses a line of run abc: no such run" in capsys.readouterr().out
+    refused = json.loads((tmp_path / "out/abc.refused").read_text())
+    assert refused == {"kind": "a", "n": 1, "refused": "no such run"}
+
+
+def test_a_server_that_is_away_is_not_asked_for_every_line(box):
+    make, sent, server = box
+    asked = []
+
+    class Away(ConnectionError):
+        def __init__(self):
+            asked.append(1)
+
+    server[0] = Away
+    one = make()
     for n in range(5):
         one.put({"kind": "a", "n": n})
-    assert len(asked) == 1  # the first line is always tried
+    assert len(asked) == 1
+    one._asked -= outbox.PATIENCE
+    one.put({"kind": "a", "n": 5})
+    assert len(asked) == 2

@@ -92,18 +92,35 @@ def test_any_value_of_the_tour_can_be_changed_alone():
         except params_edit.NotEdited:
             continue
         edited += 1
-        expected = yaml.safe_load(text)
-        place = expected
-        *folders, last = name.split(".")
-        for key in folders:
-            place = place[key]
-        place[last] = 987
-        # an alias is one object in `expected`: compare what the file says of each block
-        for other, block in whole["experiments"].items():
-            if f"experiments.{other}." not in name:
-                assert now["experiments"][other] == block
-        assert now["experiments"][folders[1]][folders[2]][last] == 987
+        _, experiment, part, key = name.split(".")
+        block = whole["experiments"][experiment]
+        expected = {**block, part: {**block[part], key: 987}}
+        assert now == {
+            **whole,
+            "experiments": {**whole["experiments"], experiment: expected},
+        }
     assert edited > 20
+
+
+@pytest.mark.parametrize(
+    "text, name",
+    [
+        ("a: {b: &x {n: 1}}\nc:\n  <<: *x\n", "c.n"),  # block style
+        ("a: &x {n: 1}\nb: {<<: *x,}\n", "b.n"),  # a comma at the end
+        ("a: [1, {n: 1}]\n", "a"),
+    ],
+)
+def test_what_cannot_be_changed_safely_is_left_alone(text, name):
+    value = "x}: {y" if name == "a" else 2
+    try:
+        after = params_edit.edited(text, {name: value})
+    except params_edit.NotEdited:
+        return
+    *folders, last = name.split(".")
+    place = yaml.safe_load(after)
+    for key in folders:
+        place = place[key]
+    assert place[last] == value
 
 
 def test_the_file_is_replaced_as_a_whole(tmp_path):

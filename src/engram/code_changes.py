@@ -1,10 +1,10 @@
 """What differs between two versions of a file: functions and constants by name."""
 
 import ast
-import difflib
 import hashlib
 import json
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 SHORT = 80  # letters of two values that are told
@@ -46,7 +46,8 @@ def _parts(module: ast.Module) -> dict[str, str]:
 
 def _add(parts: dict[str, str], node: ast.stmt, within: str) -> None:
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        parts[f"{within}{node.name}()"] = _code(node)
+        key = f"{within}{node.name}()"  # a property's getter and setter share it
+        parts[key] = f"{parts[key]}\n{_code(node)}" if key in parts else _code(node)
     elif isinstance(node, ast.ClassDef):
         inner = [one for one in node.body if isinstance(one, Definition)]
         for one in inner:
@@ -54,8 +55,8 @@ def _add(parts: dict[str, str], node: ast.stmt, within: str) -> None:
         node.body = [one for one in node.body if one not in inner] or [ast.Pass()]
         parts[f"{within}{node.name} itself"] = _code(node)
     elif named := _named(node):
-        name, value = named
-        parts[within + name] = ast.unparse(value)
+        key, value = within + named[0], ast.unparse(named[1])
+        parts[key] = f"{parts[key]}, then {value}" if key in parts else value
     elif isinstance(node, ast.Import | ast.ImportFrom):
         parts["the imports"] = parts.get("the imports", "") + ast.unparse(node) + "\n"
     elif not _is_text(node):
@@ -117,9 +118,8 @@ def _in_words(name: str, old: bytes, new: bytes) -> str:
         except SyntaxError as error:
             return f"changed; not Python, line {error.lineno}"
     was, now = (text.splitlines() for text in texts)
-    lines = list(difflib.ndiff(was, now))
-    more, less = (sum(line.startswith(sign) for line in lines) for sign in ("+ ", "- "))
-    return f"changed, {more} lines more and {less} less"
+    more, less = Counter(now) - Counter(was), Counter(was) - Counter(now)
+    return f"changed, {more.total()} lines more and {less.total()} less"
 
 
 def committed(path: Path, digest: str) -> tuple[str, Files] | None:

@@ -5,28 +5,41 @@ import functools
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 # A server that does not answer is asked again by the outbox, not by MLflow for minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 import mlflow
 import requests
 from mlflow.entities import Metric
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
-from engram import outbox
+from engram import outbox, store
 
 POINTS = 1000  # in a batch, MLflow's limit
+SECONDS = {"points": 10, "end": 10}  # to wait for an answer; else MLflow's 120
+OPENING = 600  # seconds that a run waits for a server that does not answer
 # Looked up here, because mlflow.set_tracking_uri sets the variable itself.
 STORE_OF_ONES_OWN = os.environ.get("MLFLOW_TRACKING_URI")
+
+
+def is_server() -> bool:
+    """Returns whether the store is a server, which may not answer."""
+    return str(STORE_OF_ONES_OWN).startswith(("http:", "https:"))
+
+
+def unsent() -> Path:
+    """Returns the folder of what this server was not told."""
+    return store.folder() / "outbox" / quote(str(STORE_OF_ONES_OWN), safe="")
 
 
 @contextlib.contextmanager
 def opened(**how) -> Iterator[str]:
     """Opens a run as `mlflow.start_run` does; it ends when the server hears of it."""
-    run_id = mlflow.start_run(**how).info.run_id
+    run_id = patiently(functools.partial(mlflow.start_run, **how)).info.run_id
     status = "FAILED"
     try:
         yield run_id
@@ -39,11 +52,26 @@ def opened(**how) -> Iterator[str]:
         except mlflow.MlflowException as error:
             if not _down(error):
                 raise
-        if left := run_id in outbox.waiting() and _outbox(run_id).deliver():
+        if is_server() and (left := _outbox(run_id).deliver()):
             print(
                 f"{mlflow.get_tracking_uri()} does not answer: {left} lines of run"
                 f" {run_id} are kept, `engram sync` sends them"
             )
+
+
+def patiently(ask: Callable[[], Any]) -> Any:
+    """Asks a server until it answers, for at most `OPENING` seconds."""
+    end, told = time.monotonic() + OPENING, False
+    while True:
+        try:
+            return ask()
+        except (mlflow.MlflowException, OSError) as error:
+            if not _down(error) or time.monotonic() > end:
+                raise
+            if not told:
+                print(f"{STORE_OF_ONES_OWN} does not answer; waiting", flush=True)
+            told = True
+            time.sleep(outbox.PATIENCE / 2)
 
 
 def put(run_id: str, line: outbox.Line) -> None:
@@ -56,14 +84,14 @@ def put(run_id: str, line: outbox.Line) -> None:
         _outbox(run_id).put(line)
 
 
-def is_server() -> bool:
-    """Returns whether the store is a server, which may not answer."""
-    return str(STORE_OF_ONES_OWN).startswith(("http:", "https:"))
+def send_later() -> dict[str, int]:
+    """Sends what a server was not told; returns how many lines of each run are left."""
+    return {run_id: _outbox(run_id).deliver() for run_id in outbox.waiting(unsent())}
 
 
 @functools.cache
 def _outbox(run_id: str) -> outbox.Outbox:
-    return outbox.Outbox(run_id, functools.partial(_tell, run_id))
+    return outbox.Outbox(unsent(), run_id, functools.partial(_tell, run_id))
 
 
 def _tell(run_id: str, line: outbox.Line) -> None:
@@ -74,28 +102,42 @@ def _tell(run_id: str, line: outbox.Line) -> None:
     """
     client = mlflow.MlflowClient()
     try:
-        match line["kind"]:
-            case "points":
-                points = [Metric(*point) for point in line["points"]]
-                for n in range(0, len(points), POINTS):
-                    client.log_batch(run_id, metrics=points[n : n + POINTS])
-            case "table":
-                columns = line["columns"]
-                rows = [list(row) for row in zip(*columns.values(), strict=True)]
-                content = {"columns": list(columns), "data": rows}
-                client.log_dict(run_id, content, line["path"])
-                about = [{"path": line["path"], "type": "table"}]
-                client.set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps(about))
-            case "text":
-                client.log_text(run_id, line["text"], line["path"])
-            case "file":
-                client.log_artifact(run_id, line["path"], line["folder"])
-            case "end":
-                client.set_terminated(run_id, line["status"], line["time"])
+        with _waiting(SECONDS.get(line["kind"], 120)):
+            match line["kind"]:
+                case "points":
+                    points = [Metric(*point) for point in line["points"]]
+                    for n in range(0, len(points), POINTS):
+                        client.log_batch(run_id, metrics=points[n : n + POINTS])
+                case "table":
+                    columns = line["columns"]
+                    rows = [list(row) for row in zip(*columns.values(), strict=True)]
+                    content = {"columns": list(columns), "data": rows}
+                    client.log_dict(run_id, content, line["path"])
+                    about = [{"path": line["path"], "type": "table"}]
+                    client.set_tag(run_id, MLFLOW_LOGGED_ARTIFACTS, json.dumps(about))
+                case "text":
+                    client.log_text(run_id, line["text"], line["path"])
+                case "file":
+                    client.log_artifact(run_id, line["path"], line["folder"] or None)
+                case "end":
+                    client.set_terminated(run_id, line["status"], line["time"])
     except (mlflow.MlflowException, OSError) as error:  # those of `requests` are OSErrors
         if not _down(error):
             raise
         raise ConnectionError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _waiting(seconds: int) -> Iterator[None]:
+    """Lets MLflow wait some seconds for an answer, if the environment says nothing."""
+    name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+    before = os.environ.get(name)
+    os.environ.setdefault(name, str(seconds))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
 
 
 def _down(error: Exception) -> bool:
@@ -103,12 +145,6 @@ def _down(error: Exception) -> bool:
     if not is_server():
         return False
     if isinstance(error, requests.RequestException):
-        status = getattr(error.response, "status_code", 503)
-        return status >= 500
+        return getattr(error.response, "status_code", 503) >= 500
     code = getattr(error, "error_code", "")
     return code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED")
-
-
-def send_later() -> dict[str, int]:
-    """Sends what a server was not told; returns how many lines of each run are left."""
-    return {run_id: _outbox(run_id).deliver() for run_id in outbox.waiting()}

@@ -33,12 +33,14 @@ class Told:
         reasons: lines; none for one that stands as it is.
         after: stages that will run before and write what this one reads.
         restored: whether DVC has the outputs and only has to put them back.
+        writes: whether the outputs may be others than before.
     """
 
     stage: str
     reasons: list[str]
     after: list[str]
     restored: bool
+    writes: bool = False
 
     @property
     def fate(self) -> str:
@@ -99,7 +101,7 @@ def explained() -> list[Told]:
             for written, name in writers.items()
             if locked.overlap(path, written)
         )
-        after = [name for name in before if found[name].fate in FATES[:2]]
+        after = [name for name in before if found[name].writes]
         found[stage.name] = _told(stage, after, list(writers))
     return list(found.values())
 
@@ -126,7 +128,7 @@ def _in_order(stages: list) -> list:
 def _told(stage, after: list[str], written: list[str]) -> Told:
     if not any(one.hash_info for one in (*stage.deps, *stage.outs)):
         restored = not after and _known(stage)
-        return Told(stage.name, ["it has not run yet"], after, restored)
+        return Told(stage.name, ["it has not run yet"], after, restored, True)
     inputs = ["its command changed"] if stage.changed_stage() else []
     for dep in stage.deps:
         if dep.status():
@@ -139,7 +141,9 @@ def _told(stage, after: list[str], written: list[str]) -> Told:
         outputs.append(f"missing: {', '.join(missing)}")
     restored = bool(inputs or changed) and not after
     restored &= _known(stage) if inputs else all(_kept(out) for out in changed)
-    return Told(stage.name, list(dict.fromkeys(inputs + outputs)), after, restored)
+    reasons = list(dict.fromkeys(inputs + outputs))
+    writes = bool(inputs or after or (outputs and not restored))
+    return Told(stage.name, reasons, after, restored, writes)
 
 
 def _of_dep(dep, written: bool) -> list[str]:

@@ -11,12 +11,13 @@ then ends with 1.
 """
 
 import argparse
-import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from engram import locked, repository, run_links, stage_links
+from engram import locked, recorded, repository, run_links, stage_links
+from engram.recorded import Run
 from engram.stage_links import Link
 
 
@@ -55,8 +56,6 @@ def chain(what: str) -> Iterator[Link]:
     if Path(what).exists():
         yield from of_file(Path(what))
         return
-    from engram import recorded  # after the quick answers: mlflow
-
     run_id = recorded.of_model(what) if what.startswith("models:/") else what
     run = recorded.run(run_id) if run_id else None
     if run is None:
@@ -64,22 +63,35 @@ def chain(what: str) -> Iterator[Link]:
     if run_id != what:
         yield Link(0, what)
         yield Link(1, f"logged by run {run.id}", True)
-    suite = repository.root() / ("" if run.tags["suite"] == "tour" else run.tags["suite"])
-    name = next((run.tags[key] for key in run_links.KINDS if key in run.tags), None)
-    file = suite / "runs" / str(name) / "run.json"
-    if not file.is_file():
+    yield from _of_run(run)
+
+
+def _of_run(run: Run) -> Iterator[Link]:
+    """Yields the links of a run: those of the files of its stage, if it was kept."""
+    suite = repository.root()
+    if run.tags.get("suite", "tour") != "tour":
+        suite /= run.tags["suite"]
+    stage = run.tags.get("dvc.stage", "")
+    if "continues" in run.tags:  # opened by evaluate, for a run that was not known
+        stage = f"train@{run.tags['experiment']}"
+    entry = locked.read(suite).get(stage)
+    if entry is None:
         yield from run_links.of_run(run, None, suite, 0)
-        yield Link(1, f"{file} is missing, so that nothing leads to its stage", False)
-        return
-    kept = {about["run_id"]: seed for seed, about in json.loads(file.read_text()).items()}
-    seed = kept.get(run.tags.get("restored_from", run.id))
-    if seed is None:
-        yield from run_links.of_run(
-            run, locked.read(suite).get(f"train@{name}"), suite, 0
-        )
-        yield Link(1, f"not the run that {name} kept: {', '.join(kept)}", False)
-        return
-    yield from of_file(file.with_name("models") / f"seed-{seed}.keras")
+        yield Link(1, "no stage of dvc.lock is its own", False)
+    elif run.tags.get("dvc.lock") != entry.digest:
+        yield from run_links.of_run(run, None, suite, 0)
+        yield Link(1, f"it is not the run that {entry.stage} of dvc.lock kept", False)
+    else:
+        yield from of_file(suite / _result(run, entry))
+
+
+def _result(run: Run, entry: locked.Entry) -> str:
+    """Returns the file that a run left: its seed's model, or the stage's first output."""
+    seed = run.params.get("seed")
+    for folder in ("models", "pretrained"):
+        if (out := f"runs/{entry.item}/{folder}") in entry.outs and seed:
+            return f"{out}/seed-{seed}.keras"
+    return next(iter(entry.outs))
 
 
 def of_file(path: Path) -> Iterator[Link]:
@@ -88,7 +100,7 @@ def of_file(path: Path) -> Iterator[Link]:
     Raises:
         Unknown: if none did.
     """
-    path = path.resolve()
+    path = path.absolute()
     suite = next((one for one in path.parents if (one / "dvc.yaml").is_file()), None)
     if suite is None:
         raise Unknown(f"{path}: no dvc.yaml in the folders above it")
@@ -96,6 +108,7 @@ def of_file(path: Path) -> Iterator[Link]:
     entry = locked.writer(entries, name)
     if entry is None:
         raise Unknown(f"{name}: no stage of {suite / 'dvc.lock'} wrote it")
+    os.chdir(suite)  # the store is that of the suite
     yield Link(0, name)
     out = entry.wrote(name)
     assert out is not None

@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 
 @dataclasses.dataclass
 class Entry:
@@ -40,8 +38,15 @@ class Entry:
 def read(suite: Path) -> dict[str, Entry]:
     """Returns the stages of the `dvc.lock` in a folder, by name; none without one."""
     file = suite / "dvc.lock"
-    stages = yaml.safe_load(file.read_text())["stages"] if file.is_file() else {}
+    stages = load(file)["stages"] if file.is_file() else {}
     return {stage: _entry(stage, block) for stage, block in stages.items()}
+
+
+def load(file: Path) -> dict[str, Any]:
+    """Returns what is in a YAML file as DVC reads it: to it `1e-05` is a number."""
+    from dvc.utils.serialize import load_yaml
+
+    return load_yaml(str(file))
 
 
 def _entry(stage: str, block: dict[str, Any]) -> Entry:

@@ -25,12 +25,27 @@ def edited(text: str, changes: dict[str, Any]) -> str:
         changes: dotted name -> value, a scalar or a list of scalars. Each name exists.
 
     Raises:
-        NotEdited: if a value stands in a block that others are copies of.
+        NotEdited: if a value stands in a block that others are copies of, or in a form
+            that is not known here.
         KeyError: if there is no such name.
     """
+    new, wanted = text, yaml.safe_load(text)
     for name, value in changes.items():
-        text = _edited(text, name.split("."), value)
-    return text
+        new = _edited(new, name.split("."), value)
+        wanted = _changed(wanted, name.split("."), value)
+    try:
+        same = yaml.safe_load(new) == wanted
+    except yaml.YAMLError:
+        same = False
+    if not same:
+        raise NotEdited(f"{', '.join(changes)}: write them by hand")
+    return new
+
+
+def _changed(values: dict, names: list[str], value: Any) -> dict:
+    """Returns a copy of nested dicts with one other value."""
+    name, *more = names
+    return {**values, name: _changed(values[name], more, value) if more else value}
 
 
 def _edited(text: str, names: list[str], value: Any) -> str:

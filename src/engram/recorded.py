@@ -4,11 +4,11 @@ Reads only; no stage of the pipeline does.
 """
 
 import dataclasses
-import hashlib
 from pathlib import Path
 
+import mlflow
+
 from engram import tracking
-from engram.tracking import mlflow
 
 
 @dataclasses.dataclass
@@ -63,9 +63,9 @@ def kept(run_id: str) -> Run | None:
     """Returns the run that `run.json` names, or the one that stands for it here."""
     if found := run(run_id):
         return found
-    for key in ("restored_from", "continues"):
-        if some := find({key: run_id}):
-            return some[0]
+    for one in find({"restored_from": run_id}) + find({"continues": run_id}):
+        if one.status == "FINISHED":  # one whose recording was cut off is none
+            return one
     return None
 
 
@@ -92,12 +92,6 @@ def of_model(address: str) -> str | None:
         return None
 
 
-def artifacts(run_id: str, folder: str = "") -> list[str]:
-    """Returns the paths of a run's artifacts in a folder."""
-    found = mlflow.artifacts.list_artifacts(run_id=run_id, artifact_path=folder or None)
-    return [one.path for one in found]
-
-
 def artifact(run_id: str, path: str) -> bytes | None:
     """Returns the content of one of a run's artifacts; None if it cannot be opened."""
     try:
@@ -105,8 +99,3 @@ def artifact(run_id: str, path: str) -> bytes | None:
         return Path(local).read_bytes()
     except (mlflow.MlflowException, OSError):
         return None
-
-
-def md5(content: bytes | None) -> str | None:
-    """Returns the MD5 that DVC names a file by."""
-    return None if content is None else hashlib.md5(content).hexdigest()

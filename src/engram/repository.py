@@ -8,6 +8,8 @@ from pathlib import Path
 # What results follow from.
 INPUTS = ("src", "pipeline", "*.yaml", "*.toml", "requirements.lock")
 
+LARGE = 1_000_000  # bytes of a new file that no patch has
+
 
 def root() -> Path:
     """Returns the repository's folder: `$DVC_ROOT`, or the nearest one with `.dvc`.
@@ -46,20 +48,39 @@ def git_state() -> dict[str, str]:
     return {"commit": commit, "dirty": ", ".join(files) or "no"}
 
 
-def changes() -> str:
-    """Returns what differs from the last commit, as a patch, new files among it."""
+def suite(folder: Path) -> str:
+    """Returns the name of the suite in a folder: `"tour"`, or its path below the code."""
+    folder, code = folder.absolute(), here().absolute()
+    below = folder.relative_to(code) if folder.is_relative_to(code) else Path()
+    return "tour" if below == Path() else below.as_posix()
+
+
+def changes() -> bytes:
+    """Returns what differs from the last commit, as a patch, new files among it.
+
+    It can be applied by `git apply`. Files above `LARGE` bytes are named and left out.
+    """
+    plain = ["--binary", "--no-color", "--no-ext-diff", "--no-textconv"]
+    plain += ["--src-prefix=a/", "--dst-prefix=b/"]
     listed = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *INPUTS)
-    new = [file for file in listed.split("\0") if file]
-    parts = [_git("diff", "HEAD", "--binary", "--no-color", "--", *INPUTS)]
-    parts += [
-        _git("diff", "--no-index", "--binary", "--no-color", "/dev/null", file, fine=1)
-        for file in new
-    ]
-    return "".join(f"{part}\n" for part in parts if part)
+    parts = [_git_bytes("diff", *plain, "HEAD", "--", *INPUTS)]
+    for name in (name for name in listed.split("\0") if name):
+        if (here() / name).stat().st_size > LARGE:
+            parts.append(f"# left out, too large: {name}\n".encode())
+            continue
+        parts.append(_git_bytes("diff", *plain, "--no-index", "/dev/null", name, fine=1))
+    return b"".join(parts)
+
+
+def is_shallow() -> bool:
+    """Returns whether git has the last commits only, as after `git clone --depth 1`."""
+    return _git("rev-parse", "--is-shallow-repository") == "true"
 
 
 def commit_of(file: Path, text: str) -> str:
-    """Returns the commit that brought `text` into a file; nothing if none did."""
+    """Returns the commit that brought `text` into a file; nothing if none is known to."""
+    if is_shallow():
+        return ""
     told = _git("log", "--format=%H", f"-S{text}", "--", str(file))
     return told.split("\n")[-1]
 
@@ -69,11 +90,10 @@ def has(commit: str) -> bool:
     return bool(_git("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"))
 
 
-def at(commit: str, path: str) -> bytes:
-    """Returns a file of the repository as a commit has it; nothing if it has none."""
-    command = ["git", "show", f"{commit}:{path}"]
-    done = subprocess.run(command, cwd=here(), capture_output=True)
-    return done.stdout if done.returncode == 0 else b""
+def at(commit: str, path: str) -> bytes | None:
+    """Returns a file as a commit has it, its path counting from the code's folder."""
+    found = _git_bytes("show", f"{commit}:./{path}")
+    return found or None
 
 
 def processor() -> str:
@@ -84,17 +104,17 @@ def processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def _git(*arguments: str, fine: int = 0) -> str:
+def _git(*arguments: str) -> str:
+    """Returns what git says; nothing if it fails."""
+    return _git_bytes(*arguments).decode(errors="replace").rstrip("\n")
+
+
+def _git_bytes(*arguments: str, fine: int = 0) -> bytes:
     """Returns what git says; nothing if it fails, that is, ends above `fine`."""
     try:
         answer = subprocess.run(
-            ["git", *arguments],
-            cwd=here(),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=30,
+            ["git", *arguments], cwd=here(), capture_output=True, timeout=30
         )
     except (OSError, subprocess.TimeoutExpired):  # no git, or one that hangs
-        return ""
-    return answer.stdout.rstrip("\n") if answer.returncode <= fine else ""
+        return b""
+    return answer.stdout if answer.returncode <= fine else b""

@@ -8,8 +8,7 @@ from pathlib import Path
 from engram import locked, recorded, repository, tracking
 from engram.recorded import Run
 from engram.stage_links import SHORT, Link
-
-KINDS = ("experiment", "pretraining", "depth_cliff", "trainability_map")  # tags of runs
+from engram.sync import KINDS
 
 
 def of_stage(
@@ -19,7 +18,7 @@ def of_stage(
     kind = entry.stage.split("@")[0]
     if kind in ("train", "evaluate"):
         yield from _of_experiment(suite, entries, entry.item)
-    elif kind in ("pretrain", "depth_cliff", "trainability_map"):
+    elif kind in KINDS:
         runs = recorded.find({"dvc.lock": entry.digest})
         if not runs:
             yield Link(1, "MLflow knows no run of it: `engram sync` records it", False)
@@ -113,11 +112,11 @@ def _packages(run: Run, depth: int) -> Link:
         return Link(depth, "its environment.json cannot be opened", False)
     wanted, name = json.loads(content)["requirements.lock"], "requirements.lock"
     lock = repository.root() / name
-    here = lock.read_bytes() if lock.is_file() else b""
+    here = lock.read_bytes() if lock.is_file() else None
     there = repository.at(run.tags.get("git.commit", "none"), name)
     places = {"": here, " in its commit, not here": there}
     for place, known in places.items():
-        if hashlib.sha256(known).hexdigest() == wanted:
+        if known and hashlib.sha256(known).hexdigest() == wanted:
             return Link(depth, f"its packages are those of {name}{place}", True)
     return Link(depth, f"its packages are those of no {name} that is known", False)
 

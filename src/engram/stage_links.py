@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from engram import code_changes, locked, repository
 
 SHORT = 7  # letters of a commit
@@ -64,7 +62,7 @@ def _code(suite: Path, name: str, digest: str) -> Link | None:
 
 
 def _params(suite: Path, entry: locked.Entry) -> Iterator[Link]:
-    now = yaml.safe_load((suite / "params.yaml").read_text())
+    now = locked.load(suite / "params.yaml")
     for key, value in entry.params.items():
         there: Any = now
         for part in key.split("."):

@@ -23,6 +23,7 @@ PLACES = {  # table -> columns with paths
     "logged_models": ["artifact_location"],
     "model_versions": ["source", "storage_location"],
 }
+KEPT = 3  # copies of the database
 WAIT = 60  # seconds for another process that writes
 
 
@@ -103,6 +104,9 @@ def _here(was: str | None, where: Path) -> str | None:
 
 
 def _keep(database: Path) -> None:
+    """Copies the database; of the copies before, the last few stay."""
+    for old in sorted(database.parent.glob(f"{database.stem}-*"))[: 1 - KEPT]:
+        old.unlink()
     name = f"{database.stem}-{time.strftime('%Y%m%d-%H%M%S')}{database.suffix}"
     with (
         contextlib.closing(sqlite3.connect(database)) as now,

@@ -22,6 +22,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,15 +51,20 @@ def main(argv: list[str] | None = None) -> None:
         space = dict(_dimension(word, block) for word in given.space)
         if given.trials < 1 or given.parallel < 1:
             raise ValueError("--trials and --parallel must be at least 1")
+        if not given.keep:
+            _edited(
+                given.experiment, {name: _some(about) for name, about in space.items()}
+            )
         digest = _digest(given.experiment, block, space)
-        with _alone(digest):
+        with _alone(digest) as lock:
             study = _study(given.experiment, digest, block, space, given.trials)
-            _work(study, given.parallel)
-            best = _told(study, given.experiment)
+            _work(study, given.parallel, lock)
+            best = _told(study)
+            if not given.keep:
+                _write(given.experiment, best)
+            tracking.end(study.user_attrs["run_id"], "FINISHED", _numbers(study))
     except ValueError as error:
         sys.exit(f"sweep {given.experiment}: {error}")
-    if best and not given.keep:
-        _write(given.experiment, block, best)
 
 
 def _block(values: dict[str, Any], name: str) -> dict[str, Any]:
@@ -114,7 +120,8 @@ def _value(said: str) -> Any:
 
 
 def _digest(name: str, block: dict[str, Any], space: Space) -> str:
-    """Returns what makes two sweeps the same: params, space, code and data."""
+    """Returns what makes two sweeps the same: other params, space, code and data."""
+    others = {k: v for k, v in tracking.flat(block).items() if k not in space}
     from dvc.repo import Repo
 
     deps = Repo().stage.load_one("dvc.yaml", f"train@{name}").deps
@@ -123,20 +130,21 @@ def _digest(name: str, block: dict[str, Any], space: Space) -> str:
         for dep in deps
         if not hasattr(dep, "read_params")
     }
-    text = json.dumps([name, block, space, files], sort_keys=True)
+    text = json.dumps([name, others, space, files], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 @contextlib.contextmanager
-def _alone(digest: str) -> Iterator[None]:
+def _alone(digest: str) -> Iterator[int]:
+    """Keeps a second sweep of the same out, as long as a worker of this one is alive."""
     folder = store.folder()
     folder.mkdir(exist_ok=True)
     with (folder / f"sweep-{digest}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError("the same sweep is running already") from None
-        yield
+            raise ValueError("the same sweep is running, or a worker of it") from None
+        yield file.fileno()
 
 
 def address() -> str:
@@ -175,50 +183,93 @@ def _study(
     return study
 
 
-def _work(study: optuna.Study, parallel: int) -> None:
-    """Runs the waiting trials in as many processes."""
+def _work(study: optuna.Study, parallel: int, lock: int) -> None:
+    """Runs the waiting trials in as many processes.
+
+    A worker that dies takes its trial with it, and another one goes on with the next.
+    """
     gpus = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
     command = [sys.executable, "-m", "engram.trials", study.study_name]
-    workers = []
-    for n in range(parallel):
-        env = dict(os.environ)
+
+    def worker(n: int) -> subprocess.Popen:
+        env = {**os.environ, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}  # they may share one
         if len(gpus) > 1:
             env["CUDA_VISIBLE_DEVICES"] = gpus[n % len(gpus)]
-        workers.append(subprocess.Popen(command, env=env))
+        return subprocess.Popen(command, env=env, pass_fds=[lock])
+
+    workers = [worker(n) for n in range(parallel)]
     try:
-        codes = [worker.wait() for worker in workers]
+        while workers:
+            time.sleep(0.2)
+            for n, one in enumerate(workers):
+                if one.poll() is not None and not _bury(study, one):
+                    workers.pop(n)
+                    break
+                if one.poll() is not None:
+                    workers[n] = worker(n)
     except BaseException:
-        for worker in workers:
-            worker.terminate()
+        for one in workers:
+            one.terminate()
         raise
-    if any(codes):
-        raise ValueError(f"a worker ended with {max(codes)}; the same command goes on")
 
 
-def _told(study: optuna.Study, name: str) -> dict[str, Any]:
-    """Prints what was found, ends the sweep's run, and returns the best params."""
-    trials = study.get_trials(deepcopy=False)
-    states = [trial.state.name.lower() for trial in trials]
+def _bury(study: optuna.Study, worker: subprocess.Popen) -> bool:
+    """Lets the trial of a worker that died fail; returns whether there was one."""
+    if worker.returncode == 0:
+        return False
+    for trial in study.get_trials(deepcopy=False):
+        running = trial.state == optuna.trial.TrialState.RUNNING
+        if running and trial.user_attrs.get("worker") == worker.pid:
+            print(f"trial {trial.number}: its worker ended with {worker.returncode}")
+            if run_id := trial.user_attrs.get("run_id"):
+                tracking.end(run_id, "FAILED")
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            return True
+    raise ValueError(f"a worker ended with {worker.returncode} before its first trial")
+
+
+def _told(study: optuna.Study) -> dict[str, Any]:
+    """Prints what was found and returns the best params.
+
+    Raises:
+        ValueError: if no trial came to its end.
+    """
+    states = [trial.state.name.lower() for trial in study.get_trials(deepcopy=False)]
     counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
-    print(f"{len(trials)} trials: {', '.join(counts)}")
-    found: dict[str, float] = {"trials": len(trials)}
-    best: dict[str, Any] = {}
-    if "complete" in states:
-        best = study.best_params
-        found["best_val_loss"] = study.best_value
-        told = ", ".join(f"{key} {value}" for key, value in best.items())
-        print(
-            f"best: trial {study.best_trial.number}, val_loss {study.best_value}: {told}"
-        )
-    tracking.end(study.user_attrs["run_id"], "FINISHED", found)
-    return best
+    print(f"{len(states)} trials: {', '.join(counts)}")
+    if "complete" not in states:
+        tracking.end(study.user_attrs["run_id"], "FAILED")
+        raise ValueError("no trial came to its end")
+    best = ", ".join(f"{key} {value}" for key, value in study.best_params.items())
+    print(f"best: trial {study.best_trial.number}, val_loss {study.best_value}: {best}")
+    return study.best_params
 
 
-def _write(name: str, block: dict[str, Any], best: dict[str, Any]) -> None:
+def _numbers(study: optuna.Study) -> dict[str, float]:
+    return {"trials": len(study.get_trials()), "best_val_loss": study.best_value}
+
+
+def _some(about: dict[str, Any]) -> Any:
+    """Returns a value of a dimension."""
+    return about["choices"][0] if "choices" in about else about["low"]
+
+
+def _edited(name: str, best: dict[str, Any]) -> dict[str, Any]:
+    """Returns the changes of `params.yaml`.
+
+    Raises:
+        ValueError: if they cannot be written there.
+    """
     changes = {f"experiments.{name}.{key}": value for key, value in best.items()}
     try:
-        params_edit.write(Path("params.yaml"), changes)
+        params_edit.edited(Path("params.yaml").read_text(encoding="utf-8"), changes)
     except params_edit.NotEdited as error:
-        sys.exit(f"params.yaml is as it was: {error}")
+        raise ValueError(f"{error}; --keep leaves params.yaml as it is") from None
+    return changes
+
+
+def _write(name: str, best: dict[str, Any]) -> None:
+    changes = _edited(name, best)
+    params_edit.write(Path("params.yaml"), changes)
     for key, value in changes.items():
         print(f"params.yaml: {key}: {value}")

@@ -4,15 +4,18 @@
     engram sync --suite studies/traffic
 
 A result that comes from DVC's cache, from `dvc pull` or an old commit leaves no run,
-since its command did not run. Here it gets one: its params, curves, metrics, model and
-figures, marked by `restored_from`, the id of the run that it came from. What has a run
-already gets none; `make repro` and `make study` end with this.
+since its command did not run. Here it gets one: its params, curves, model and figures,
+and its metrics if it has one seed, marked by `restored_from`, the id of the run that it
+came from. What has a run already gets none; `make repro` and `make study` end with this.
+What a tracking server was not told is sent first.
 """
 
 import argparse
 import dataclasses
+import fcntl
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,73 +38,85 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--suite", type=Path, default=Path(), help="folder with dvc.yaml, default: here"
     )
-    suite = parser.parse_args(argv).suite.resolve()
+    suite = parser.parse_args(argv).suite.absolute()
     if not (suite / "dvc.yaml").is_file():
         sys.exit(f"{suite / 'dvc.yaml'}: no such file")
-    if outbox.waiting():
-        from engram import delivery, tracking
-
-        tracking.open_store()
-        for run_id, left in delivery.send_later().items():
-            said = f"{left} lines are still to be sent" if left else "sent"
-            print(f"run {run_id}: {said}")
-    seen = _seen(suite)
+    os.chdir(suite)  # the repository is that of the suite
+    if any((store.folder() / "outbox").glob("*/*.jsonl")):
+        _send()
     book = repository.root() / BOOK
     known = json.loads(book.read_text()) if book.is_file() else {}
-    if known.get(str(suite)) == seen:
+    if known.get(str(suite)) == _seen(suite):
         return
-    for line in synced(suite):
-        print(line)
-    book.parent.mkdir(parents=True, exist_ok=True)
-    book.write_text(json.dumps(known | {str(suite): _seen(suite)}, indent=2))
+    store.folder().mkdir(exist_ok=True)
+    with (store.folder() / "sync.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two calls would record a result twice
+        whole = _synced_all(suite)
+    if whole:
+        book.parent.mkdir(parents=True, exist_ok=True)
+        new = book.with_suffix(".new")
+        new.write_text(json.dumps(known | {str(suite): _seen(suite)}, indent=2))
+        new.replace(book)
+
+
+def _send() -> None:
+    from engram import delivery, tracking
+
+    for folder in sorted((store.folder() / "outbox").iterdir()):
+        if folder != delivery.unsent() and (runs := outbox.waiting(folder)):
+            print(f"{len(runs)} runs of another server wait in {folder}")
+    tracking.open_store()
+    for run_id, left in delivery.send_later().items():
+        said = f"{left} lines are still to be sent" if left else "sent"
+        print(f"run {run_id}: {said}")
 
 
 def _seen(suite: Path) -> list[str]:
     """Returns what would have to change for a call to have something to do."""
     lock, database = suite / "dvc.lock", store.folder() / store.DATABASE
     digest = hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "none"
-    return [digest, str(database.stat().st_ino) if database.is_file() else "none"]
+    place = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return [digest, place, str(database.stat().st_ino) if database.is_file() else "none"]
 
 
-def synced(suite: Path) -> list[str]:
-    """Ties and records runs of all stages; returns a line for each that was recorded."""
-    lines = []
+def _synced_all(suite: Path) -> bool:
+    """Ties and records runs of all stages; returns whether all results were here."""
+    whole = True
     for entry in locked.read(suite).values():
-        if entry.stage.split("@")[0] in KINDS and _here(suite, entry):
-            lines += _synced(suite, entry)
-    return lines
+        if entry.stage.split("@")[0] in KINDS:
+            here = _here(suite, entry)
+            whole &= here
+            if here:
+                _sync(suite, entry)
+    return whole
 
 
 def _here(suite: Path, entry: locked.Entry) -> bool:
-    """Returns whether all outputs are there, as the lock has them."""
+    """Returns whether outputs and data are there, as the lock has them."""
+    data = {name: md5 for name, md5 in entry.deps.items() if name.startswith("data/")}
     return all(
         (suite / name).exists()
         and code_changes.digest_of(code_changes.read(suite / name)) == digest
-        for name, digest in entry.outs.items()
+        for name, digest in {**entry.outs, **data}.items()
     )
 
 
-def _synced(suite: Path, entry: locked.Entry) -> list[str]:
-    from engram import (
+def _sync(suite: Path, entry: locked.Entry) -> None:
+    from engram import (  # mlflow, which a call without work does not need
         recorded,
         tracking,
-    )  # mlflow, which a call without work does not need
+    )
 
-    lines = []
     for was, name, params in _expected(suite, entry):
-        if was:
-            run = recorded.kept(was)
-        else:
-            run = _latest(suite, entry, params)
+        run = recorded.kept(was) if was else _latest(suite, entry, params)
+        if run and run.tags.get("dvc.lock") == entry.digest:
+            continue
         if run is None:
             run_id = _record(suite, entry, was, name, params)
-            lines.append(f"{name}: recorded as restored, run {run_id}")
-        elif run.tags.get("dvc.lock") == entry.digest:
-            continue
+            print(f"{name}: recorded as restored, run {run_id}")
         else:
             run_id = run.id
         tracking.tie(run_id, entry.digest, dataclasses.asdict(entry))
-    return lines
 
 
 def _expected(suite: Path, entry: locked.Entry) -> list[tuple[str, str, dict[str, Any]]]:
@@ -126,13 +141,30 @@ def _expected(suite: Path, entry: locked.Entry) -> list[tuple[str, str, dict[str
 
 
 def _latest(suite: Path, entry: locked.Entry, params: dict[str, Any]):
-    """Returns the newest finished run of a stage with these params, or None."""
+    """Returns the run of a stage that names this entry, or the newest that names none.
+
+    Its params and data are those of the entry; it is of no experiment of DVC's.
+    """
     from engram import recorded, tracking
 
     wanted = {key: str(value) for key, value in tracking.flat(params).items()}
-    for run in recorded.find({"dvc.stage": entry.stage, "suite": _name(suite)}):
-        other = run.tags.get("dvc.lock", entry.digest) != entry.digest
-        if run.status == "FINISHED" and run.params == wanted and not other:
+    spec = suite / "data" / "prepared" / params["dataset"] / "spec.json"
+    fingerprint = json.loads(spec.read_text())["fingerprint"]
+    fitting = [
+        run
+        for run in recorded.find(
+            {"dvc.stage": entry.stage, "suite": repository.suite(suite)}
+        )
+        if run.status == "FINISHED"
+        and run.params == wanted
+        and run.data
+        and fingerprint.startswith(run.data[1])
+    ]
+    for run in fitting:
+        if run.tags.get("dvc.lock") == entry.digest:
+            return run
+    for run in fitting:
+        if "dvc.lock" not in run.tags and run.tags.get("dvc.experiment") == "none":
             return run
     return None
 
@@ -143,59 +175,53 @@ def _record(
     """Records a result as a run and returns its id."""
     from engram import tracking
 
-    prepared = suite / "data" / "prepared" / params["dataset"] / "spec.json"
-    digest = next(iter(entry.outs.values()))
+    kind = entry.stage.split("@")[0]
+    # of outputs that no other stage has: `run.json` names runs, the last one of others
+    digest = entry.outs.get(f"runs/{entry.item}/run.json", list(entry.outs.values())[-1])
     commit = repository.commit_of(suite / "dvc.lock", digest)
-    state = {"commit": commit, "dirty": "no"} if commit else repository.git_state()
-    lock = repository.at(state["commit"], "requirements.lock")
+    lock = repository.at(commit, "requirements.lock") if commit else None
     tags = {
-        "git.commit": state["commit"],
-        "git.dirty": state["dirty"],
-        "suite": _name(suite),
+        "git.commit": commit or "unknown",
+        "git.dirty": "no",
+        "suite": repository.suite(suite),
         "dvc.stage": entry.stage,
-        KINDS[entry.stage.split("@")[0]]: entry.item,
+        KINDS[kind]: entry.item,
     }
     if "model" in params:
         tags["model"] = params["model"]
+    spec = suite / "data" / "prepared" / params["dataset"] / "spec.json"
     with tracking.restored(
         was or "none",
         name,
         params["dataset"],
         params,
         tags,
-        json.loads(prepared.read_text()),
-        {"requirements.lock": hashlib.sha256(lock).hexdigest()},
+        json.loads(spec.read_text()),
+        {"requirements.lock": hashlib.sha256(lock).hexdigest() if lock else None},
     ) as (run_id, record):
-        _fill(suite, entry, params, record)
+        if kind == "train":
+            _fill(suite, entry.item, params, record)
+        else:
+            pictures = [name for name in entry.outs if name.endswith(".png")]
+            tracking.log_files([suite / name for name in pictures], "figures")
     return run_id
 
 
-def _fill(suite: Path, entry: locked.Entry, params: dict[str, Any], record) -> None:
+def _fill(suite: Path, name: str, params: dict[str, Any], record) -> None:
     """Logs curves, final metrics, model and figures of a seed."""
     from engram import tracking
 
-    if not entry.stage.startswith("train@"):
-        tracking.log_files([suite / name for name in _pictures(suite, entry)], "figures")
-        return
-    seed, folder = str(params["seed"]), suite / "runs" / entry.item
+    seed, folder = str(params["seed"]), suite / "runs" / name
     history = json.loads((folder / "history.json").read_text())[seed]
     for epoch, values in enumerate(zip(*history.values(), strict=True), 1):
         record(dict(zip(history, values, strict=True)), epoch)
     tracking.log_files([folder / "models" / f"seed-{seed}.keras"], "model")
-    metrics = suite / "metrics" / f"{entry.item}.json"
-    if metrics.is_file():
-        found = json.loads(metrics.read_text())
-        if found["seeds"] == [int(seed)]:  # a mean of several is no seed's
-            tracking.log_results(found["metrics"])
-        if found["seeds"][0] == int(seed):
-            pictures = sorted((suite / "figures" / entry.item).glob("*.png"))
-            tracking.log_files(pictures, "figures")
-
-
-def _pictures(suite: Path, entry: locked.Entry) -> list[str]:
-    return [name for name in entry.outs if name.endswith(".png")]
-
-
-def _name(suite: Path) -> str:
-    place = suite.relative_to(repository.root().resolve()).as_posix()
-    return "tour" if place == "." else place
+    metrics = suite / "metrics" / f"{name}.json"
+    if not metrics.is_file():
+        return
+    found = json.loads(metrics.read_text())
+    if found["seeds"] == [int(seed)]:  # a mean of several is no seed's
+        tracking.log_results(found["metrics"])
+    if found["seeds"][0] == int(seed):
+        pictures = sorted((suite / "figures" / name).glob("*.png"))
+        tracking.log_files(pictures, "figures")

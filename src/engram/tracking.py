@@ -1,8 +1,9 @@
 """The record of every run in MLflow; nothing reads a result back from it.
 
 The store is `mlruns/mlflow.db` with artifacts beside it, in the repository's folder;
-`MLFLOW_TRACKING_URI` names another. With `delivery` the only module that imports mlflow,
-but for the code that MLflow itself runs (`served_translator`).
+`MLFLOW_TRACKING_URI` names another. Besides `delivery`, which writes to the store, and
+`recorded`, which reads it, the only module that imports mlflow, but for what MLflow
+itself runs (`served_translator`).
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import logging
 import os
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,22 +62,29 @@ def run(
         spec: the dataset's `spec.json`; its fingerprint identifies the data.
     """
     open_store(group)
-    with delivery.opened(
-        run_name=name, tags=_tags(tags), log_system_metrics=True
-    ) as run_id:
-        mlflow.log_params(flat(params))
-        mlflow.log_input(_dataset(spec), context="training")
-        mlflow.log_dict(_environment(), "environment.json")
+    how = {"run_name": name, "tags": _tags(tags), "log_system_metrics": True}
+    with delivery.opened(**how) as run_id:
+        delivery.patiently(lambda: _describe(params, spec, _environment()))
         if changes := repository.changes():
-            mlflow.log_text(changes, "code.diff")
+            with tempfile.TemporaryDirectory() as folder:
+                patch = Path(folder, "code.diff")
+                patch.write_bytes(changes)
+                log_files([patch], "")
         log = io.StringIO()
         try:
             with transcript.kept(log):
                 yield run_id, _recorder(run_id)
         finally:
-            delivery.put(
-                run_id, {"kind": "text", "text": log.getvalue(), "path": "log.txt"}
-            )
+            line = {"kind": "text", "text": transcript.read(log), "path": "log.txt"}
+            delivery.put(run_id, line)
+
+
+def _describe(params: dict, spec: dict | None, environment: dict) -> None:
+    """Logs what the open run is of; again, it is the same."""
+    mlflow.log_params(flat(params))
+    if spec:
+        mlflow.log_input(_dataset(spec), context="training")
+    mlflow.log_dict(environment, "environment.json")
 
 
 @contextlib.contextmanager
@@ -136,9 +145,7 @@ def restored(
     open_store(group)
     told = {key: str(value) for key, value in tags.items()}
     with delivery.opened(run_name=name, tags={**told, "restored_from": was}) as run_id:
-        mlflow.log_params(flat(params))
-        mlflow.log_input(_dataset(spec), context="training")
-        mlflow.log_dict(environment, "environment.json")
+        _describe(params, spec, environment)
         yield run_id, _recorder(run_id)
 
 
@@ -261,6 +268,10 @@ def open_store(group: str | None = None) -> None:
         return
     mlflow.set_system_metrics_sampling_interval(SECONDS_BETWEEN_SYSTEM_METRICS)
     mlflow.set_system_metrics_samples_before_logging(1)
+    delivery.patiently(lambda: _select(group, folder))
+
+
+def _select(group: str, folder: Path) -> None:
     if mlflow.get_experiment_by_name(group) is None:
         place = (folder / group.replace("/", "-")).as_uri()
         mlflow.create_experiment(
@@ -275,16 +286,16 @@ def open_store(group: str | None = None) -> None:
 def _knows(run_id: str) -> bool:
     try:
         return mlflow.get_run(run_id).info.lifecycle_stage == "active"
-    except mlflow.MlflowException:
+    except mlflow.MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
         return False
 
 
 def _tags(tags: dict[str, Any]) -> dict[str, str]:
-    here = repository.here()
-    suite = Path.cwd().relative_to(here) if Path.cwd().is_relative_to(here) else "."
     return {
         **_code(),
-        "suite": "tour" if str(suite) == "." else str(suite),
+        "suite": repository.suite(Path.cwd()),
         **{key: str(value) for key, value in tags.items()},
     }
 
@@ -295,7 +306,7 @@ def _code() -> dict[str, str]:
     return {
         "git.commit": git["commit"],
         "git.dirty": git["dirty"],
-        "dvc.stage": os.environ.get("DVC_STAGE", "none"),
+        "dvc.stage": os.environ.get("DVC_STAGE", "none").split(":")[-1],
         "dvc.experiment": os.environ.get("DVC_EXP_NAME", "none"),
     }
 

@@ -33,3 +33,9 @@ def kept(text: io.StringIO) -> Iterator[None]:
         except BaseException:
             text.write(traceback.format_exc())
             raise
+
+
+def read(text: io.StringIO) -> str:
+    """Returns what was kept; of a line that was drawn over, a bar's, the last state."""
+    lines = text.getvalue().replace("\r\n", "\n").split("\n")
+    return "\n".join(line.rstrip("\r").split("\r")[-1] for line in lines)

@@ -5,6 +5,7 @@ import copy
 import fcntl
 import functools
 import json
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -47,7 +48,9 @@ def _next(study: optuna.Study) -> optuna.Trial | None:
     with (store.folder() / "sweeps.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # or two workers would take one trial
         if study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            return study.ask()
+            trial = study.ask()
+            trial.set_user_attr("worker", os.getpid())
+            return trial
     return None
 
 

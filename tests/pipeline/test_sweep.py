@@ -51,10 +51,9 @@ def trials(folder):
     file = folder / "mlruns/sweeps.db"
     if not file.is_file():
         return []
-    (study,) = optuna.get_all_study_summaries(f"sqlite:///{file}")
-    return optuna.load_study(
-        study_name=study.study_name, storage=f"sqlite:///{file}"
-    ).get_trials()
+    found = optuna.get_all_study_summaries(f"sqlite:///{file}")
+    (study,) = [one.study_name for one in found if one.study_name.startswith("toy-mlp")]
+    return optuna.load_study(study_name=study, storage=f"sqlite:///{file}").get_trials()
 
 
 def finished(folder):
@@ -142,14 +141,45 @@ def test_the_best_is_written_to_params_and_found_again_by_dvc(folder, swept):
 
 
 def test_a_trial_that_fails_does_not_end_the_sweep(folder, swept):
-    words = ("toy-gru", "args.units=3,none", "--trials", "3", "--keep")
+    words = ("toy-gru", "args.units=-3..3", "--trials", "8", "--keep")
     before = (folder / "params.yaml").read_text()
     done = toy.call(command(*words), folder, toy.environment(folder))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"trial \d: val_loss .* \{'args.units': 3\}", done.stdout)
-    failed = re.findall(r"trial \d: failed, (.*) \{'args.units': 'none'\}", done.stdout)
-    assert all("experiments.toy-gru.args.units" in line for line in failed)
+    units = re.findall(r"trial \d: val_loss .* \{'args.units': (-?\d)\}", done.stdout)
+    assert units and all(int(one) > 0 for one in units)
+    failed = re.findall(r"trial \d: failed, (.*) \{'args.units': (-?\d)\}", done.stdout)
+    assert all("toy-gru.args.units" in said and int(n) <= 0 for said, n in failed)
+    assert len(units) + len(failed) == 8 and failed
     assert (folder / "params.yaml").read_text() == before
+
+
+def test_a_sweep_without_a_good_trial_fails(folder):
+    words = ("toy-gru", "args.units=-3..-1", "--trials", "1", "--keep")
+    done = toy.call(command(*words), folder, toy.environment(folder))
+    assert done.returncode == 1
+    assert "sweep toy-gru: no trial came to its end" in done.stderr
+
+
+def test_a_worker_that_dies_takes_one_trial_with_it(folder, tmp_path):
+    """`killed` stands for a process that runs out of memory: its third one does not."""
+    killed = tmp_path / "sitecustomize.py"
+    killed.write_text(
+        "import os, pathlib, sys\n"
+        f"count = pathlib.Path({str(tmp_path)!r}, 'count')\n"
+        "if 'engram.trials' in ' '.join(sys.orig_argv):\n"
+        "    n = int(count.read_text()) + 1 if count.is_file() else 1\n"
+        "    count.write_text(str(n))\n"
+        "    if n < 3:\n"
+        "        import engram.training\n"
+        "        engram.training.train = lambda *a, **k: os.abort()\n"
+    )
+    env = toy.environment(folder)
+    env["PYTHONPATH"] += f":{tmp_path}"
+    words = ("toy-gru", "args.units=2,3", "--trials", "4", "--keep")
+    done = toy.call(command(*words), folder, env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.findall(r"trial (\d): its worker ended with", done.stdout) == ["0", "1"]
+    assert "4 trials: 2 fail, 2 complete" in done.stdout
 
 
 @pytest.mark.parametrize(
