@@ -79,3 +79,23 @@ def test_remedies_move_the_cliff():
         assert nets[net, 30]["accuracy"] > 0.9
     for net in ("ReLU He", "ReLU batch norm"):
         assert nets[net, 10]["accuracy"] > 0.9
+    for net in ("leaky ReLU He", "ELU He", "SELU LeCun", "ReLU ReZero"):
+        assert cliff("more")[net, 30]["accuracy"] > 0.9
+
+
+def test_what_moves_no_cliff_or_another_one():
+    nets = cliff("more")
+    assert nets["sigmoid clipped each", 3]["accuracy"] > 0.9
+    assert nets["sigmoid clipped each", 10]["accuracy"] < CHANCE
+    assert nets["GELU He", 30]["accuracy"] < CHANCE
+    assert nets["GELU He", 30]["ratio"] < -2
+    unscaled, scaled = nets["ReLU residual unscaled", 20], cliff("sgd")["ReLU residual", 20]
+    assert unscaled["rate"] is None  # the loss was no number with any
+    assert scaled["accuracy"] > 0.95
+
+
+@pytest.mark.parametrize("name, most", [("trainability", 90), ("depth-cliff-sgd", 90)])
+def test_the_time_of_each_is_told(name, most):
+    found = read(name)
+    rows = found["rows"] if name == "trainability" else found
+    assert 0 < sum(row["seconds"] for row in rows) < 60 * most
