@@ -89,7 +89,10 @@ def test_what_moves_no_cliff_or_another_one():
     assert nets["sigmoid clipped each", 10]["accuracy"] < CHANCE
     assert nets["GELU He", 30]["accuracy"] < CHANCE
     assert nets["GELU He", 30]["ratio"] < -2
-    unscaled, scaled = nets["ReLU residual unscaled", 20], cliff("sgd")["ReLU residual", 20]
+    unscaled, scaled = (
+        nets["ReLU residual unscaled", 20],
+        cliff("sgd")["ReLU residual", 20],
+    )
     assert unscaled["rate"] is None  # the loss was no number with any
     assert scaled["accuracy"] > 0.95
 

@@ -19,7 +19,17 @@ def main(argv: list[str] | None = None) -> None:
     word, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
     if word in ("-h", "--help"):
         print(USAGE, end="")
-    elif word == "explain":
+        return
+    try:
+        _run(word, rest)
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("engram"):
+            raise
+        sys.exit(f"engram {word} needs {error.name}: pip install 'engram[pipeline]'")
+
+
+def _run(word: str, rest: list[str]) -> None:
+    if word == "explain":
         from engram import explain
 
         explain.main(rest)
