@@ -8,7 +8,18 @@ import sys
 import numpy as np
 import pytest
 
-LONG = ("test_dvc_yaml.py", "test_repro.py", "test_stages.py")
+LONG = {
+    f"test_{name}.py"
+    for name in (
+        "dvc_yaml",
+        "repro",
+        "stages",
+        "lineage",
+        "sweep",
+        "experiments",
+        "outbox",
+    )
+}
 
 
 @pytest.hookimpl(trylast=True)
