@@ -393,9 +393,9 @@ def environment(folder, warm=None, **more):
     }
 
 
-def call(command, folder, env):
+def call(command, folder, env, seconds=240):
     return subprocess.run(
-        command, cwd=folder, env=env, capture_output=True, text=True, timeout=240
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=seconds
     )
 
 

@@ -78,7 +78,7 @@ def swept(folder):
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     before = finished(folder)
-    done = toy.call(how, folder, env)
+    done = toy.call(how, folder, env, seconds=900)
     assert done.returncode == 0, done.stdout + done.stderr
     return before, done.stdout
 
