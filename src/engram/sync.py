@@ -23,6 +23,7 @@ from typing import Any
 from engram import code_changes, locked, outbox, repository, store
 
 BOOK = Path(".dvc", "tmp", "synced.json")  # what the last call saw, by suite
+PLACE = os.environ.get("MLFLOW_TRACKING_URI", "")  # here, since MLflow sets it itself
 KINDS = {  # stages that leave runs -> the tag that names what was run
     "train": "experiment",
     "pretrain": "pretraining",
@@ -75,8 +76,7 @@ def _seen(suite: Path) -> list[str]:
     """Returns what would have to change for a call to have something to do."""
     lock, database = suite / "dvc.lock", store.folder() / store.DATABASE
     digest = hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "none"
-    place = os.environ.get("MLFLOW_TRACKING_URI", "")
-    return [digest, place, str(database.stat().st_ino) if database.is_file() else "none"]
+    return [digest, PLACE, str(database.stat().st_ino) if database.is_file() else "none"]
 
 
 def _synced_all(suite: Path) -> bool:
