@@ -24,10 +24,16 @@ def warm():
         yield folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick(warm):
+    """Lets `engram` fork a process that has MLflow loaded."""
+    engram.warm = warm
+
+
 def engram(folder, *arguments):
-    code = "import sys; from engram.__main__ import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", code, *arguments]
-    return toy.call(command, folder, toy.environment(folder))
+    command = ["python", str(folder / "src/engram/__main__.py"), *arguments]
+    env = toy.environment(folder, engram.warm)
+    return toy.call([str(engram.warm / "python"), *command[1:]], folder, env)
 
 
 def dvc(folder, *arguments, warm=None):

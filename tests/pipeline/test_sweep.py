@@ -153,11 +153,16 @@ def test_a_trial_that_fails_does_not_end_the_sweep(folder, swept):
     assert (folder / "params.yaml").read_text() == before
 
 
-def test_a_sweep_without_a_good_trial_fails(folder):
-    words = ("toy-gru", "args.units=-3..-1", "--trials", "1", "--keep")
-    done = toy.call(command(*words), folder, toy.environment(folder))
-    assert done.returncode == 1
-    assert "sweep toy-gru: no trial came to its end" in done.stderr
+def test_a_sweep_without_a_good_trial_fails(monkeypatch, capsys):
+    ended = []
+    monkeypatch.setattr(sweep.tracking, "end", lambda *told: ended.append(told))
+    study = optuna.create_study()
+    study.set_user_attr("run_id", "abc")
+    study.add_trial(optuna.trial.create_trial(state=TrialState.FAIL))
+    with pytest.raises(ValueError, match="no trial came to its end"):
+        sweep._told(study)
+    assert ended == [("abc", "FAILED")]
+    assert capsys.readouterr().out == "1 trials: 1 fail\n"
 
 
 def test_a_worker_that_dies_takes_one_trial_with_it(folder, tmp_path):
