@@ -157,3 +157,42 @@ def test_a_repository_without_a_commit_has_none(place):
 def test_a_machine_without_git_works_too(committed, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert repository.git_state() == {"commit": "none", "dirty": "no"}
+
+
+def test_changes_can_be_applied_whatever_is_in_a_file(committed, tmp_path):
+    _git(committed, "config", "diff.noprefix", "true")
+    _git(committed, "config", "diff.external", "false")
+    contents = {
+        "src/engram/x.py": b"# no newline at the end",
+        "src/engram/dos.py": b"x = 1\r\ny = 2\r\n",
+        "src/engram/latin.py": "# -*- coding: latin-1 -*-\nx = 'é'\n".encode("latin-1"),
+        "src/engram/picture.bin": bytes(range(256)),
+    }
+    for name, content in contents.items():
+        (committed / name).write_bytes(content)
+    patch = tmp_path / "code.diff"
+    patch.write_bytes(repository.changes())
+    _git(committed, "stash", "--quiet", "--include-untracked")
+    assert repository.changes() == b""
+    _git(committed, "apply", str(patch))
+    for name, content in contents.items():
+        assert (committed / name).read_bytes() == content
+
+
+def test_a_new_file_that_is_too_large_is_named(committed, monkeypatch):
+    monkeypatch.setattr(repository, "LARGE", 10)
+    (committed / "src/engram/large.py").write_text("x" * 11)
+    assert repository.changes() == b"# left out, too large: src/engram/large.py\n"
+
+
+def test_a_file_of_a_commit_and_the_commit_that_brought_a_text(committed, tmp_path):
+    first = _git(committed, "rev-parse", "HEAD")
+    (committed / "dvc.lock").write_text("second\n")
+    _git(committed, "commit", "--quiet", "-am", "second")
+    second = _git(committed, "rev-parse", "HEAD")
+    lock = committed / "dvc.lock"
+    assert repository.commit_of(lock, "second") == second != first
+    assert repository.commit_of(lock, "third") == ""
+    assert repository.at(first, "dvc.lock") == b"first\n"
+    assert repository.at(first, "none.txt") is None
+    assert repository.has(first) and not repository.has("0" * 40)
