@@ -49,7 +49,7 @@ ARROWS = {
     "comparison": {"bootstrap", "tables"},
     "report": {"charts", "tables"},
     "progress": {"repository"},
-    "code_changes": set(),
+    "code_changes": {"repository"},
     "explain": {"code_changes", "locked", "progress", "repository"},
     "locked": set(),
     "recorded": {"tracking"},

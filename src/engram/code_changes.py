@@ -3,9 +3,10 @@
 import ast
 import hashlib
 import json
-import subprocess
 from collections import Counter
 from pathlib import Path
+
+from engram.repository import git
 
 SHORT = 80  # letters of two values that are told
 DEEPEST = 200  # commits of a file that are searched for a version
@@ -132,8 +133,9 @@ def committed(path: Path, digest: str) -> tuple[str, Files] | None:
     Returns:
         None if git has no such version among the last commits that touched `path`.
     """
-    name = path.name
-    revisions = _git(path, "log", f"-{DEEPEST}", "--format=%H", "--", name).split()
+    revisions = git(
+        "log", f"-{DEEPEST}", "--format=%H", "--", path.name, folder=path.parent
+    ).split()
     for revision in revisions:
         files = _files(path, revision.decode())
         if digest_of(files) == digest:
@@ -142,13 +144,16 @@ def committed(path: Path, digest: str) -> tuple[str, Files] | None:
 
 
 def _files(path: Path, revision: str) -> Files:
-    listed = _git(path, "ls-tree", "-r", "-z", revision, "--", path.name).split(b"\0")
+    how = ("ls-tree", "-r", "-z", revision, "--", path.name)
+    listed = git(*how, folder=path.parent).split(b"\0")
     files = {}
     for line in listed:
         if line:
             head, name = line.split(b"\t", 1)
             rest = name.decode().removeprefix(path.name).removeprefix("/")
-            files[rest] = _git(path, "cat-file", "blob", head.split()[2].decode())
+            files[rest] = git(
+                "cat-file", "blob", head.split()[2].decode(), folder=path.parent
+            )
     return files
 
 
@@ -171,14 +176,3 @@ def digest_of(files: Files) -> str:
     listed = [{"md5": md5[name], "relpath": name} for name in sorted(md5)]
     text = json.dumps(listed, sort_keys=True)
     return hashlib.md5(text.encode()).hexdigest() + ".dir"
-
-
-def _git(path: Path, *arguments: str) -> bytes:
-    """Returns what git says in the folder of `path`; nothing if it fails."""
-    command = ["git", *arguments]
-    try:
-        return subprocess.run(
-            command, cwd=path.parent, capture_output=True, timeout=60, check=True
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return b""

@@ -87,54 +87,49 @@ def explained() -> list[Told]:
 
     logging.getLogger("dvc").setLevel(logging.ERROR)
     try:
-        repo = Repo()
-        stages = _in_order(repo.stage.load_all("dvc.yaml"))
+        stages = Repo().stage.load_all("dvc.yaml")
     except DvcException as error:
         raise ValueError(f"dvc.yaml: {error}") from error
-    found: dict[str, Told] = {}
-    writers = {out.fs_path: stage.name for stage in stages for out in stage.outs}
-    for stage in stages:
-        read = [dep.fs_path for dep in stage.deps]
-        before = dict.fromkeys(
-            name
-            for path in read
-            for written, name in writers.items()
-            if locked.overlap(path, written)
-        )
-        after = [name for name in before if found[name].writes]
-        found[stage.name] = _told(stage, after, list(writers))
-    return list(found.values())
-
-
-def _in_order(stages: list) -> list:
-    """Returns the stages such that each stands behind those whose outputs it reads."""
     writers = {out.fs_path: stage for stage in stages for out in stage.outs}
-    done: dict[str, Any] = {}
+    found: dict[str, Told] = {}
 
-    def add(stage):
-        if stage.name in done:
+    def add(stage):  # behind those whose outputs it reads
+        if stage.name in found:
             return
-        for dep in stage.deps:
-            for written, writer in writers.items():
-                if locked.overlap(dep.fs_path, written):
-                    add(writer)
-        done[stage.name] = stage
+        sources = {
+            writer.name: writer
+            for dep in stage.deps
+            for written, writer in writers.items()
+            if locked.overlap(dep.fs_path, written)
+        }
+        for source in sources.values():
+            add(source)
+        found[stage.name] = _told(
+            stage,
+            after=[name for name in sources if found[name].writes],
+            read=[out.fs_path for one in sources.values() for out in one.outs],
+        )
 
     for stage in stages:
         add(stage)
-    return list(done.values())
+    return list(found.values())
 
 
-def _told(stage, after: list[str], written: list[str]) -> Told:
+def _told(stage, after: list[str], read: list[str]) -> Told:
+    """Returns why a stage would run.
+
+    Args:
+        stage: DVC's.
+        after: names of the stages before it that may write something else.
+        read: paths that the stages before it write.
+    """
     if not any(one.hash_info for one in (*stage.deps, *stage.outs)):
         restored = not after and _known(stage)
         return Told(stage.name, ["it has not run yet"], after, restored, True)
     inputs = ["its command changed"] if stage.changed_stage() else []
     for dep in stage.deps:
         if dep.status():
-            inputs += _of_dep(
-                dep, any(locked.overlap(dep.fs_path, one) for one in written)
-            )
+            inputs += _of_dep(dep, any(locked.overlap(dep.fs_path, one) for one in read))
     changed = [out for out in stage.outs if out.status()]
     outputs = [f"{out.def_path} {_of_out(out)}" for out in changed if out.exists]
     if missing := [out.def_path for out in changed if not out.exists]:

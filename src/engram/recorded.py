@@ -19,7 +19,6 @@ class Run:
         id: MLflow's.
         name: its name.
         status: `"FINISHED"`, `"FAILED"`, `"RUNNING"` or `"KILLED"`.
-        started: milliseconds since 1970.
         params: as recorded, all of them text.
         metrics: of each the last value.
         tags: as recorded.
@@ -29,7 +28,6 @@ class Run:
     id: str
     name: str
     status: str
-    started: int
     params: dict[str, str]
     metrics: dict[str, float]
     tags: dict[str, str]
@@ -75,7 +73,6 @@ def _run(found) -> Run:
         found.info.run_id,
         found.info.run_name,
         found.info.status,
-        found.info.start_time,
         dict(found.data.params),
         dict(found.data.metrics),
         {k: v for k, v in found.data.tags.items() if not k.startswith("mlflow.")},

@@ -63,12 +63,12 @@ def changes() -> bytes:
     plain = ["--binary", "--no-color", "--no-ext-diff", "--no-textconv"]
     plain += ["--src-prefix=a/", "--dst-prefix=b/"]
     listed = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *INPUTS)
-    parts = [_git_bytes("diff", *plain, "HEAD", "--", *INPUTS)]
+    parts = [git("diff", *plain, "HEAD", "--", *INPUTS)]
     for name in (name for name in listed.split("\0") if name):
         if (here() / name).stat().st_size > LARGE:
             parts.append(f"# left out, too large: {name}\n".encode())
             continue
-        parts.append(_git_bytes("diff", *plain, "--no-index", "/dev/null", name, fine=1))
+        parts.append(git("diff", *plain, "--no-index", "/dev/null", name, fine=1))
     return b"".join(parts)
 
 
@@ -92,7 +92,7 @@ def has(commit: str) -> bool:
 
 def at(commit: str, path: str) -> bytes | None:
     """Returns a file as a commit has it, its path counting from the code's folder."""
-    found = _git_bytes("show", f"{commit}:./{path}")
+    found = git("show", f"{commit}:./{path}")
     return found or None
 
 
@@ -106,14 +106,17 @@ def processor() -> str:
 
 def _git(*arguments: str) -> str:
     """Returns what git says; nothing if it fails."""
-    return _git_bytes(*arguments).decode(errors="replace").rstrip("\n")
+    return git(*arguments).decode(errors="replace").rstrip("\n")
 
 
-def _git_bytes(*arguments: str, fine: int = 0) -> bytes:
-    """Returns what git says; nothing if it fails, that is, ends above `fine`."""
+def git(*arguments: str, folder: Path | None = None, fine: int = 0) -> bytes:
+    """Returns what git says in a folder, the code's if none is named.
+
+    Nothing if it fails, that is, ends above `fine`.
+    """
     try:
         answer = subprocess.run(
-            ["git", *arguments], cwd=here(), capture_output=True, timeout=30
+            ["git", *arguments], cwd=folder or here(), capture_output=True, timeout=30
         )
     except (OSError, subprocess.TimeoutExpired):  # no git, or one that hangs
         return b""

@@ -79,11 +79,10 @@ def run(
             delivery.put(run_id, line)
 
 
-def _describe(params: dict, spec: dict | None, environment: dict) -> None:
+def _describe(params: dict, spec: dict, environment: dict) -> None:
     """Logs what the open run is of; again, it is the same."""
     mlflow.log_params(flat(params))
-    if spec:
-        mlflow.log_input(_dataset(spec), context="training")
+    mlflow.log_input(_dataset(spec), context="training")
     mlflow.log_dict(environment, "environment.json")
 
 
@@ -232,12 +231,12 @@ def _recorder(run_id: str) -> Callable[..., None]:
 
     def record(metrics, step, table: dict[str, list[str]] | None = None):
         delivery.put(run_id, {"kind": "points", "points": _points(metrics, step)})
-        for name, cells in _rows(step, table).items():
-            columns.setdefault(name, []).extend(cells)
         if table:
-            delivery.put(
-                run_id, {"kind": "table", "columns": columns, "path": "samples.json"}
-            )
+            rows = len(next(iter(table.values())))
+            for name, cells in {"epoch": [step] * rows, **table}.items():
+                columns.setdefault(name, []).extend(cells)
+            line = {"kind": "table", "columns": columns, "path": "samples.json"}
+            delivery.put(run_id, line)
 
     return record
 
@@ -245,12 +244,6 @@ def _recorder(run_id: str) -> Callable[..., None]:
 def _points(metrics: dict[str, float], step: int) -> list[tuple[str, float, int, int]]:
     now = int(time.time() * 1000)  # sent again, it is the same point
     return [(name, float(value), now, step) for name, value in metrics.items()]
-
-
-def _rows(step: int, table: dict[str, list[str]] | None) -> dict[str, list[Any]]:
-    if not table:
-        return {}
-    return {"epoch": [step] * len(next(iter(table.values()))), **table}
 
 
 def _active() -> str:
@@ -285,11 +278,12 @@ def _select(group: str, folder: Path) -> None:
 
 def _knows(run_id: str) -> bool:
     try:
-        return mlflow.get_run(run_id).info.lifecycle_stage == "active"
+        found = delivery.patiently(lambda: mlflow.get_run(run_id))
     except mlflow.MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return False
+    return found.info.lifecycle_stage == "active"
 
 
 def _tags(tags: dict[str, Any]) -> dict[str, str]:
