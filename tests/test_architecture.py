@@ -77,11 +77,22 @@ ARROWS = {
     "params_edit": set(),
     "sweep": {"code_changes", "params", "params_edit", "store", "tracking"},
     "trials": {"models", "params", "store", "sweep", "tasks", "tracking", "training"},
-    "__main__": {"diff", "explain", "lineage", "sweep", "sync"},
+    "__main__": {"diff", "explain", "lineage", "promote", "sweep", "sync"},
     "readme": {"comparison", "tables"},
     "translate": {"models", "params", "tasks"},
-    "serve": {"tracking", "translate"},
-    "served_translator": {"models", "translate"},
+    "serving": {"layers", "models", "tasks", "translate"},
+    "served_model": {"serving"},
+    "registry": {"serving"},
+    "model_card": {"serving", "tables"},
+    "promote": {
+        "lineage",
+        "model_card",
+        "params",
+        "recorded",
+        "registry",
+        "serving",
+        "tracking",
+    },
     "anatomy": {"models", "translate"},
     "__init__": set(),
 }
@@ -181,10 +192,10 @@ def test_layers_import_keras_and_nothing_else(path):
 @pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=_name)
 def test_only_tracking_and_what_mlflow_runs_import_mlflow(path):
     users = {name.split(".")[0] for name in _all_imports(path)}
-    names = ("tracking", "delivery", "recorded", "served_translator")
+    names = ("tracking", "delivery", "recorded", "registry", "served_model")
     allowed = [PACKAGE / f"{name}.py" for name in names]
     assert ("mlflow" in users) == (path in allowed)
-    assert "engram.served_translator" not in _all_imports(path)  # it sets MLflow's model
+    assert "engram.served_model" not in _all_imports(path)  # it sets MLflow's model
 
 
 @pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=_name)
@@ -207,7 +218,8 @@ def test_only_params_reads_params(path):
     # progress counts the names of the stages, as DVC does, also of a file with faults;
     # translate and sweep with its trials are commands as the stages are; locked and
     # stage_links read dvc.lock and compare the params in it with those of the file
-    others = ("progress", "translate", "sweep", "trials", "locked", "stage_links")
+    others = ("progress", "translate", "sweep", "trials", "promote", "locked")
+    others += ("stage_links",)
     if path in {PACKAGE / f"{name}.py" for name in ("params", "params_edit", *others)}:
         return
     tree = _tree(path)
@@ -316,7 +328,8 @@ def test_a_stage_script_does_nothing_when_it_is_imported(path):
         "engram.datasets.parallel_text",
         "engram.datasets.tiny_french",
         "engram.translate",
-        "engram.serve",
+        "engram.serving",
+        "engram.promote",
         "engram.anatomy",
         "engram.datasets.readings",
         "engram.datasets.moving_digits",

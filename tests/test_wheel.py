@@ -1,5 +1,7 @@
-"""The package as a user of the layers gets it: a wheel, Keras and JAX, nothing else."""
+"""The package as a user gets it: a wheel and a backend of Keras, nothing else."""
 
+import importlib.metadata
+import json
 import os
 import subprocess
 import sys
@@ -7,7 +9,11 @@ import venv
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import small_models
+
+from engram import models, serving
 
 ROOT = Path(__file__).parents[1]
 
@@ -69,3 +75,52 @@ def test_with_keras_and_jax_alone_an_stlm_trains(wheel, tmp_path):
         cwd=tmp_path,
         env={**clean, "KERAS_BACKEND": "jax"},
     )
+
+
+TOKENS = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from engram import models
+
+folder = Path(sys.argv[1])
+model = models.load("seq2seq", "translation", folder / "model.keras")
+print(json.dumps(np.asarray(model.translate(np.array([[5, 6, 2]]), 9)).tolist()))
+"""
+
+
+@pytest.mark.network
+def test_with_tensorflow_alone_every_promoted_model_answers_as_here(wheel, tmp_path):
+    room = tmp_path / "venv"
+    venv.create(room, with_pip=True)
+    python = room / "bin" / "python"
+    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pins = [
+        f"{name}=={importlib.metadata.version(name)}"
+        for name in ("tensorflow", "keras", "numpy")
+    ]
+    subprocess.run([*install, *pins], check=True)
+    subprocess.run([*install, "--no-deps", wheel], check=True)
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+
+    def run(*command):
+        done = subprocess.run(
+            [python, *command], env=clean, cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    for task in small_models.MODELS:
+        file, prepared, about = small_models.write(tmp_path / task, task)
+        folder = tmp_path / task / "served"
+        serving.keep(folder, file, prepared, about)
+        if task == "translation":  # text needs more, tokens do not
+            here = models.load("seq2seq", "translation", file)
+            expected = here.translate(np.array([[5, 6, 2]]), 9)
+            found = json.loads(run("-c", TOKENS, folder).splitlines()[-1])
+            np.testing.assert_array_equal(found, expected)
+        else:
+            assert run("-m", "engram.serving", folder)
+    code = "import importlib.util as u; print([n for n in {!r} if u.find_spec(n)])"
+    absent = ("mlflow", "pandas", "sklearn", "sentencepiece", "pydantic", "yaml")
+    assert run("-c", code.format(absent)) == "[]\n"

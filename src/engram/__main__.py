@@ -8,6 +8,7 @@ USAGE = """usage: engram <command> [...]
   lineage    where a file, run or model comes from, each link verified
   diff       what differs between two runs
   sweep      look for better params of an experiment, judged on validation
+  promote    register a trained model under an alias, ready to be served
   sync       tie runs to dvc.lock, record results that DVC brought back
 
 `engram <command> --help` tells more.
@@ -45,6 +46,10 @@ def _run(word: str, rest: list[str]) -> None:
         from engram import sweep
 
         sweep.main(rest)
+    elif word == "promote":
+        from engram import promote
+
+        promote.main(rest)
     elif word == "sync":
         from engram import sync
 

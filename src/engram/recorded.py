@@ -89,6 +89,15 @@ def of_model(address: str) -> str | None:
         return None
 
 
+def served(address: str) -> bytes | None:
+    """Returns the file of a promoted model; None if it cannot be opened."""
+    try:
+        place = f"{address}/artifacts/served/model.keras"
+        return Path(mlflow.artifacts.download_artifacts(place)).read_bytes()
+    except (mlflow.MlflowException, OSError):
+        return None
+
+
 def artifact(run_id: str, path: str) -> bytes | None:
     """Returns the content of one of a run's artifacts; None if it cannot be opened."""
     try:

@@ -126,3 +126,13 @@ def _model(run: Run, file: Path) -> Link:
     same = there is not None and file.is_file() and there == file.read_bytes()
     said = "is" if same else "cannot be opened, or is not"
     return Link(2, f"its model {said} {file.name}", same)
+
+
+def of_model(address: str, run: Run) -> Link:
+    """Returns whether what a model of the registry answers with is its run's model."""
+    seed = run.params.get("seed")
+    kept = recorded.artifact(run.id, f"model/seed-{seed}.keras")
+    there = recorded.served(address)
+    same = there is not None and there == kept
+    said = "is" if same else "cannot be opened, or is not"
+    return Link(1, f"its model.keras {said} the seed-{seed}.keras of the run", same)

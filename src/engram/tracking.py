@@ -1,9 +1,9 @@
 """The record of every run in MLflow; nothing reads a result back from it.
 
 The store is `mlruns/mlflow.db` with artifacts beside it, in the repository's folder;
-`MLFLOW_TRACKING_URI` names another. Besides `delivery`, which writes to the store, and
-`recorded`, which reads it, the only module that imports mlflow, but for what MLflow
-itself runs (`served_translator`).
+`MLFLOW_TRACKING_URI` names another. Besides `delivery`, which writes to the store,
+`recorded`, which reads it, and `registry`, the only module that imports mlflow, but for
+what MLflow itself runs (`served_model`).
 """
 
 import contextlib
@@ -25,15 +25,10 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 import mlflow
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, Schema
 
 from engram import delivery, repository, store, transcript
 
 PACKAGES = ("engram", "tensorflow", "keras", "tensorflow-datasets", "numpy", "mlflow")
-# Of a served model. Engram is not among them: an index may have a stranger's package of
-# that name, and MLflow would install it.
-SERVING = ("mlflow", "tensorflow", "keras", "sentencepiece", "sacremoses", "sacrebleu")
 SECONDS_BETWEEN_SYSTEM_METRICS = 2
 # It says at the start and end of each run that it starts and ends.
 logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
@@ -94,7 +89,6 @@ def resumed(
     params: dict[str, Any],
     tags: dict[str, Any],
     spec: dict[str, Any],
-    now: str = "evaluate",
 ) -> Iterator[str]:
     """Continues the run `run_id`, or opens one like it if the store does not know it.
 
@@ -108,16 +102,29 @@ def resumed(
         params: as in `run`.
         tags: as in `run`.
         spec: as in `run`.
-        now: what is done now, before the names of these tags.
     """
     open_store(group)
     if not _knows(run_id):
         with run(name, group, params, {**tags, "continues": run_id}, spec) as (new, _):
             yield new
         return
-    code = {f"{now}.{key}": value for key, value in _code().items()}
+    code = {f"evaluate.{key}": value for key, value in _code().items()}
     with delivery.opened(run_id=run_id, tags=code):
         yield run_id
+
+
+@contextlib.contextmanager
+def added_to(run_id: str) -> Iterator[None]:
+    """Opens a run that has ended; whatever happens, it then has ended as before."""
+    open_store()
+    was = mlflow.get_run(run_id).info
+    mlflow.start_run(run_id=run_id)
+    try:
+        yield
+    finally:
+        mlflow.end_run(was.status)
+        client = mlflow.MlflowClient()
+        client.set_terminated(run_id, was.status, was.end_time)
 
 
 @contextlib.contextmanager
@@ -189,36 +196,6 @@ def log_files(files: list[Path], folder: str) -> None:
     for file in files:
         line = {"kind": "file", "path": str(file), "folder": folder}
         delivery.put(_active(), line)
-
-
-def log_model(
-    code: Path,
-    files: dict[str, Path],
-    config: dict[str, str],
-    example: list[str],
-    answer: str,
-) -> str:
-    """Logs a model from text to text in the open run and returns its address.
-
-    Args:
-        code: Python file that hands the model to `mlflow.models.set_model`.
-        files: what the model loads, by name.
-        config: what else the model is told.
-        example: sentences of a request; they are tried.
-        answer: name of the column that the model answers with.
-    """
-    column = Schema([ColSpec("string")])
-    return mlflow.pyfunc.log_model(
-        name="model",
-        python_model=str(code),
-        artifacts={name: str(file) for name, file in files.items()},
-        model_config=config,
-        signature=ModelSignature(column, Schema([ColSpec("string", answer)])),
-        input_example=example,
-        pip_requirements=[
-            f"{name}=={importlib.metadata.version(name)}" for name in SERVING
-        ],
-    ).model_uri
 
 
 def address() -> str | None:

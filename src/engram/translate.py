@@ -17,8 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engram import params
-
 SHADES = " ▁▂▃▄▅▆▇█"
 TOKENS = 4096  # in a batch, padding included, as in `tasks.translation.evaluate`
 
@@ -84,6 +82,8 @@ def trained(run: Path) -> Trained:
 
     Exits with a message if it does not translate, or something is not there yet.
     """
+    from engram import params
+
     suite = run.parent.parent
     try:
         experiments = params.load(suite / "params.yaml")["experiments"]

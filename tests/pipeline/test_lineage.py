@@ -1,10 +1,19 @@
 """Links from results to runs hold wherever the repository goes."""
 
+import contextlib
 import json
+import os
 import re
+import shlex
 import shutil
+import signal
+import socket
 import sqlite3
+import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -298,3 +307,99 @@ def test_code_that_was_not_committed_is_attached_to_its_run(again, warm):
     (again / "code.patch").write_text(patch)
     git(again, "apply", "code.patch")
     assert new.read_text() == "LETTER = 'é'\n"
+
+
+@contextlib.contextmanager
+def served(command, folder):
+    """Runs the command that `promote` printed on a free port; yields the address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = shlex.split(command)
+    assert words[-2:] == ["--port", "5001"]
+    name, _, store = words.pop(0).partition("=")
+    assert (name, words[0]) == ("MLFLOW_TRACKING_URI", "mlflow")
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(
+            [*words[:-1], str(port), "--timeout", "600"],  # other work may slow us down
+            cwd=folder,
+            env=toy.environment(folder, **{name: store}),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(2400):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{address}/ping", timeout=60).close()
+                break
+            assert server.poll() is None, (folder / "log").read_text()
+            time.sleep(0.1)
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)
+
+
+def asked(address, body):
+    """Returns the status and the answer of a server."""
+    request = urllib.request.Request(
+        f"{address}/invocations", body, {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def test_a_promoted_model_is_its_runs_and_answers_after_a_move(again, tmp_path):
+    done = engram(again, "promote", "toy-persistence")
+    assert done.stdout.startswith("toy: version 1 is champion\n"), done.stderr
+    done = engram(again, "promote", "toy-gru")
+    assert done.stdout.startswith("toy: version 2 is champion; version 1 was\n")
+    moved = Path(shutil.move(again, tmp_path / "moved"))
+    said = held(moved, "models:/toy@champion")
+    losses = json.loads((moved / "runs/toy-gru/run.json").read_text())
+    best = min(losses, key=lambda seed: losses[seed]["held_loss"])
+    assert f"logged by run {losses[best]['run_id']}\n" in said
+    assert f"✓ its model.keras is the seed-{best}.keras of the run\n" in said
+    held(moved, "models:/toy/1")
+
+    (file,) = (
+        one
+        for one in (moved / "mlruns").rglob("served/example.json")
+        if json.loads((one.parent / "serving.json").read_text())["model"] == "gru"
+    )
+    example = json.loads(file.read_text())
+    command = done.stdout.splitlines()[1].replace(str(again), str(moved))
+    with served(command, moved) as address:
+        body = json.dumps({"inputs": example["request"]}).encode()
+        status, answer = asked(address, body)
+        assert status == 200
+        expected = example["answer"]["forecast"]
+        for row, forecast in zip(answer["predictions"], expected, strict=True):
+            for found, known in zip(row["forecast"], forecast, strict=True):
+                assert found == pytest.approx(known, rel=1e-5)
+        status, answer = asked(address, b'{"inputs": {"readings": [[1]]}}')
+        assert status == 400
+        assert "Tensor('float32', (-1, 4, 4))" in answer["message"]
+
+
+def test_a_broken_link_is_no_champion(again):
+    change_units(again, 5)
+    done = engram(again, "promote", "toy-gru")
+    assert done.returncode == 1
+    assert "promote toy-gru: its lineage does not hold:" in done.stderr
+    assert "✗ experiments.toy-gru is not as in params.yaml" in done.stderr
+    assert "models:/" not in done.stdout
+
+
+def test_a_promoted_model_that_was_changed_is_told(again):
+    engram(again, "promote", "toy-gru")
+    (file,) = (again / "mlruns").rglob("served/model.keras")
+    shutil.copy(again / "runs/toy-persistence/models/seed-1.keras", file)
+    (line,) = broken(again, "models:/toy@champion")
+    assert line.startswith("its model.keras cannot be opened, or is not the seed-")

@@ -1,0 +1,161 @@
+"""Puts a trained model into MLflow's registry, under an alias, with a card.
+
+    engram promote traffic-stlm champion
+
+In the folder of a suite. Of an experiment's seeds the one with the least loss on
+validation is taken. Every link of its lineage must hold. The registered model has the
+name of the dataset, so that experiments on the same data are its versions, and
+
+    mlflow models serve -m models:/ring_road@champion --env-manager local --port 5001
+
+answers requests by whichever of them is the champion. The server needs Engram in its
+environment.
+"""
+
+import argparse
+import json
+import re
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from engram import params
+
+PORT = 5001  # `make ui` has MLflow's own, 5000
+Json = dict[str, Any]
+
+
+class Trained(NamedTuple):
+    """A seed of an experiment that was trained and measured."""
+
+    experiment: str
+    block: Json  # of `params.yaml`
+    seed: str
+    about: Json  # what `run.json` has of the seed
+    metrics: Json  # of all seeds
+    prepared: Path
+
+    @property
+    def file(self) -> Path:
+        """The model."""
+        return Path("runs", self.experiment, "models", f"seed-{self.seed}.keras")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Promotes the model of an experiment and prints how to serve it."""
+    parser = argparse.ArgumentParser("engram promote", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("experiment", help="of params.yaml")
+    parser.add_argument("alias", nargs="?", default="champion", help="default: champion")
+    parser.add_argument("--name", help="of the registered model; default: the dataset's")
+    given = parser.parse_args(argv)
+    try:
+        found = trained(given.experiment)
+        name = given.name or found.block["dataset"]
+        _check(name, given.alias)
+        _verify(found)
+    except (ValueError, params.ParamsError) as error:
+        sys.exit(f"promote {given.experiment}: {error}")
+    version, before = promoted(found, name, given.alias)
+    from engram import tracking
+
+    moved = f"; version {before} was" if before not in (None, version) else ""
+    print(f"{name}: version {version} is {given.alias}{moved}")
+    store = tracking.address()
+    print(
+        *([f"MLFLOW_TRACKING_URI={shlex.quote(store)}"] if store else []),
+        f"mlflow models serve -m models:/{name}@{given.alias} --env-manager local"
+        f" --port {PORT}",
+    )
+
+
+def trained(name: str) -> Trained:
+    """Returns the seed with the least loss on validation; the first one if none has any.
+
+    Raises:
+        ValueError: if there is no such experiment here, or something is not done yet.
+    """
+    experiments = params.load()["experiments"]
+    if name not in experiments:
+        raise ValueError(f"no such experiment. Known: {', '.join(experiments)}")
+    run, metrics = Path("runs", name, "run.json"), Path("metrics", f"{name}.json")
+    for file, stage in ((run, "train"), (metrics, "evaluate")):
+        if not file.is_file():
+            raise ValueError(f"{file} is not there: dvc repro {stage}@{name}")
+    seeds = json.loads(run.read_text())
+
+    def loss(seed: str) -> float:
+        held = seeds[seed].get("held_loss")
+        return float("inf") if held is None else held
+
+    block, seed = experiments[name], min(seeds, key=loss)
+    prepared = Path("data/prepared", block["dataset"])
+    told = json.loads(metrics.read_text())
+    return Trained(name, block, seed, seeds[seed], told, prepared)
+
+
+def _check(name: str, alias: str) -> None:
+    """Raises a ValueError unless MLflow takes the words; it would say so at the end."""
+    if not name.strip() or re.search(r"[/:@]", name):
+        raise ValueError(f"--name must be a name without / : or @. Received: {name!r}")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", alias) or re.fullmatch(r"v\d+|latest", alias):
+        raise ValueError(
+            "the alias must be letters, digits, _ or -, and neither 'latest' nor a"
+            f" version such as 'v1'. Received: {alias!r}"
+        )
+
+
+def _verify(found: Trained) -> None:
+    """Raises a ValueError if a link of the model's or its metrics' lineage is broken."""
+    from engram import lineage
+
+    metrics = Path("metrics", f"{found.experiment}.json")
+    try:
+        links = [one for file in (found.file, metrics) for one in lineage.of_file(file)]
+    except lineage.Unknown as error:
+        raise ValueError(str(error)) from None
+    broken = dict.fromkeys(link.words for link in links if link.holds is False)
+    if broken:
+        lines = "".join(f"\n  ✗ {words}" for words in broken)
+        raise ValueError(f"its lineage does not hold:{lines}")
+
+
+def promoted(found: Trained, name: str, alias: str) -> tuple[str, str | None]:
+    """Logs and registers the model; returns its version, and the one before, or None.
+
+    Args:
+        found: the model.
+        name: of the registered model.
+        alias: that it gets.
+    """
+    from engram import model_card, recorded, registry, serving, tracking
+
+    run = recorded.kept(found.about["run_id"])
+    assert run, "its lineage holds"
+    block, spec = found.block, json.loads((found.prepared / "spec.json").read_text())
+    kind = serving.task(block["task"])
+    about = {
+        "experiment": found.experiment,
+        "block": block,
+        "seed": found.seed,
+        **found.about,
+    }
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "served")
+        words = {"task": block["task"], "model": block["model"]}
+        words["fitted"] = found.about["fitted"]
+        served = serving.keep(folder, found.file, found.prepared, words)
+        fields = served.given, served.answered
+        came = run.id, run.tags
+        text = model_card.card(
+            name, alias, about, spec, found.metrics, fields, kind.LIMITS, came
+        )
+        (folder / "README.md").write_text(text, encoding="utf-8")
+        code = Path(__file__).with_name("served_model.py")
+        with tracking.added_to(run.id):
+            packages = getattr(kind, "PACKAGES", ())
+            address = registry.log_model(code, folder, served, packages)
+    tags = {"experiment": found.experiment, "seed": found.seed, **words}
+    return registry.register(address, name, alias, text, tags)

@@ -1,0 +1,179 @@
+"""A trained model as a function from requests to answers, in the units of the data.
+
+    keep   model file, data/prepared/<dataset> -> a folder that needs nothing else
+    load   that folder                         -> Served, whose `answer` takes requests
+
+What a request and an answer hold is told by the module of the task's word: `given`,
+`answered`, `example`, `LIMITS`, and `predictor`. The folder holds `model.keras`,
+`spec.json`, `serving.json`, what else the task needs, and `example.json`: a request and
+how it was answered where the folder was made.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from engram.serving.fields import Field, Refused, checked
+
+__all__ = ["Field", "Refused", "Served", "keep", "load", "task"]
+
+Json = dict[str, Any]
+
+
+class Served(NamedTuple):
+    """A loaded model.
+
+    Attributes:
+        given: fields of a request.
+        answered: fields of an answer.
+        example: a request and its `answer`, as the folder has them.
+    """
+
+    given: list[Field]
+    answered: list[Field]
+    example: Json
+    predict: Callable[..., Json]
+
+    def answer(self, request: Json) -> Json:
+        """Returns of each field of the answer one value a row of the request.
+
+        Args:
+            request: arrays or lists by the names of `given`, with equally many rows.
+
+        Raises:
+            Refused: if the request holds something else.
+        """
+        return self.predict(**checked(self.given, request))
+
+    def deviations(self) -> dict[str, float]:
+        """Returns how far each field of the example's answer is from what it was.
+
+        Of numbers the largest difference over the largest number, of texts 0 or 1.
+        """
+        was = self.example["answer"]
+        now = self.answer(self.example["request"])
+        return {name: _deviation(_listed(now[name]), was[name]) for name in was}
+
+
+def keep(folder: Path, file: Path, prepared: Path, about: Json) -> Served:
+    """Writes what answering needs into a new `folder`; returns it loaded.
+
+    Args:
+        folder: to write.
+        file: the trained model, `.keras`.
+        prepared: folder that `prepare` wrote.
+        about: `task`, `model` and `fitted`, the part that the model was fitted on.
+
+    Raises:
+        ValueError: if the model's answer to its example is no number.
+    """
+    from engram import models
+
+    kind = task(about["task"])
+    folder.mkdir(parents=True)
+    shutil.copy(file, folder / "model.keras")
+    spec = _read(prepared / "spec.json")
+    for name in ("spec.json", *getattr(kind, "FILES", ())):
+        shutil.copy(prepared / name, folder)
+    settled = {}
+    if hasattr(kind, "settled"):
+        model = models.load(about["model"], about["task"], file)
+        settled = kind.settled(model, prepared, about["fitted"])
+    _write(folder / "serving.json", {**about, "settled": settled})
+    request = {k: np.asarray(v).tolist() for k, v in kind.example(prepared, spec).items()}
+    _write(folder / "example.json", {"request": request, "answer": {}})
+    served = load(folder)
+    answer = {k: _listed(v) for k, v in served.answer(request).items()}
+    try:
+        _write(folder / "example.json", {"request": request, "answer": answer})
+    except ValueError:  # JSON has neither
+        raise ValueError("the model answers its example with NaN or infinity") from None
+    return served._replace(example={"request": request, "answer": answer})
+
+
+def load(folder: str | Path) -> Served:
+    """Returns the model of a folder that `keep` wrote; runs no code from it."""
+    from engram import models
+
+    folder = Path(folder)
+    about, spec = _read(folder / "serving.json"), _read(folder / "spec.json")
+    kind, settled = task(about["task"]), about["settled"]
+    model = models.load(about["model"], about["task"], folder / "model.keras")
+    return Served(
+        kind.given(spec),
+        kind.answered(spec),
+        _read(folder / "example.json"),
+        kind.predictor(model, spec, settled, folder),
+    )
+
+
+def task(word: str) -> ModuleType:
+    """Returns the module that serves the task `word`; loads that module alone."""
+    if word == "forecasting":
+        from engram.serving import forecasting
+
+        return forecasting
+    if word == "sequences":
+        from engram.serving import sequences
+
+        return sequences
+    if word == "video":
+        from engram.serving import video
+
+        return video
+    if word == "density":
+        from engram.serving import density
+
+        return density
+    if word == "classification":
+        from engram.serving import classification
+
+        return classification
+    if word == "reconstruction":
+        from engram.serving import reconstruction
+
+        return reconstruction
+    if word == "translation":
+        from engram.serving import translation
+
+        return translation
+    if word == "generation":
+        from engram.serving import generation
+
+        return generation
+    if word == "image_generation":
+        from engram.serving import image_generation
+
+        return image_generation
+    raise ValueError(f"`task` must be a module of engram.serving. Received: {word!r}")
+
+
+def _deviation(now: list, was: list) -> float:
+    if now == was:
+        return 0.0
+    try:
+        a, b = np.array(now, np.float64), np.array(was, np.float64)
+    except ValueError:
+        return 1.0
+    if a.shape != b.shape:
+        return 1.0
+    scale = max(np.abs(b).max(), np.finfo(np.float32).tiny)
+    found = float(np.abs(a - b).max() / scale)
+    return found if np.isfinite(found) else 1.0
+
+
+def _listed(values) -> list:
+    return [one.tolist() if hasattr(one, "tolist") else one for one in values]
+
+
+def _read(file: Path) -> Json:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _write(file: Path, content: Json) -> None:
+    file.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,0 +1,29 @@
+"""Does a promoted model answer here as where it was promoted?
+
+    python -m engram.serving FOLDER
+
+The folder is `artifacts/served` of the model's own. It is loaded, its example answered
+and compared with the answer in it; an answer that differs ends the command with 1.
+"""
+
+import argparse
+import sys
+
+from engram import serving
+
+CLOSE = 1e-5  # of the largest number of a field
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Prints how far each field of the answer is from what it was."""
+    parser = argparse.ArgumentParser("python -m engram.serving", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folder")
+    found = serving.load(parser.parse_args(argv).folder).deviations()
+    for name, deviation in found.items():
+        print(f"{name}: {deviation:.1g} from what it was")
+    sys.exit(max(found.values()) > CLOSE)
+
+
+if __name__ == "__main__":
+    main()

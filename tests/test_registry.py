@@ -1,0 +1,200 @@
+"""A registered model answers over HTTP, and a malformed request is the client's error."""
+
+import json
+import os
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import small_models
+from fastapi.testclient import TestClient
+
+from engram import promote, registry, serving, tracking
+
+# MLflow 3.17 warns of its own type hints as it is loaded, and SQLAlchemy of its tables.
+pytestmark = pytest.mark.filterwarnings("default")
+TASKS = list(small_models.MODELS)
+SPEC = {"dataset": "data", "fingerprint": "f"}
+CODE = Path(promote.__file__).with_name("served_model.py")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def store(tmp_path_factory):
+    root = tmp_path_factory.mktemp("repository")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("DVC_", "MLFLOW_T")):
+                patch.delenv(name)
+        patch.setattr(tracking.delivery, "STORE_OF_ONES_OWN", None)
+        patch.setenv("DVC_ROOT", str(root))
+        patch.chdir(root)
+        yield root
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(scope="module")
+def run_id():
+    with tracking.run("trained", "data", {}, {}, SPEC) as (run_id, _):
+        pass
+    return run_id
+
+
+@pytest.fixture(scope="module")
+def registered(store, run_id):
+    """Of each task the served model and a client of the server of `<task>@champion`."""
+    from mlflow.pyfunc import scoring_server  # warns as it is imported
+
+    found = {}
+    for task in TASKS:
+        file, prepared, about = small_models.write(store / task, task)
+        folder = store / task / "served"
+        served = serving.keep(folder, file, prepared, about)
+        packages = getattr(serving.task(task), "PACKAGES", ())
+        with tracking.added_to(run_id):
+            address = registry.log_model(CODE, folder, served, packages)
+        told = registry.register(address, task, "champion", "# A card", {"task": task})
+        assert told == ("1", None)
+        model = mlflow.pyfunc.load_model(f"models:/{task}@champion")
+        app = scoring_server.init(model)
+        found[task] = served, TestClient(app, raise_server_exceptions=False)
+    return found
+
+
+def asked(client, question):
+    """Returns the status and what the server says."""
+    answer = client.post("/invocations", json=question)
+    assert "Traceback" not in answer.text
+    return answer.status_code, answer.json()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_example_in_the_folder_is_answered_as_it_was(registered, task):
+    served, client = registered[task]
+    uri = f"models:/{task}@champion/serving_input_example.json"
+    body = json.loads(Path(mlflow.artifacts.download_artifacts(uri)).read_text())
+    status, told = asked(client, body)
+    assert status == 200
+    for name, values in served.example["answer"].items():
+        found = [row[name] for row in told["predictions"]]
+        if isinstance(values[0], str):
+            assert found == values
+        else:
+            np.testing.assert_allclose(found, values, rtol=1e-5)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_malformed_request_is_told_what_was_expected(registered, task):
+    served, client = registered[task]
+    expected = served.given[0].name if len(served.given) > 1 else "Tensor|string|long"
+    for wrong in (
+        {"inputs": {"nothing": [1]}},
+        {"inputs": []},
+        {"dataframe_records": [{"a": None}]},
+        {"rows": [1]},
+        {},
+    ):
+        status, told = asked(client, wrong)
+        assert status == 400, (wrong, told)
+        assert told["message"]
+    answer = client.post(
+        "/invocations", content="{", headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 400
+    _, told = asked(client, {"inputs": {"nothing": [1]}})
+    assert any(word in told["message"] for word in [*expected.split("|"), "signature"])
+
+
+@pytest.mark.parametrize(
+    ("task", "changed", "message"),
+    [
+        ("classification", lambda a: a + 99, "from 0 to 16. Received: "),
+        ("classification", lambda a: a[:, :4], "does not match expected shape (-1, 8, 8"),
+        ("video", lambda a: a - 300, "from 0 to 255. Received: -300"),
+        ("density", lambda a: a + 2, "from 0 to 1. Received: 2"),
+        ("sequences", lambda a: a[..., :1], "does not match expected shape (-1, 8, 2)"),
+        ("reconstruction", lambda a: a * np.nan, "from 0 to 16. Received: nan"),
+    ],
+)
+def test_numbers_that_the_model_does_not_know_are_told(
+    registered, task, changed, message
+):
+    served, client = registered[task]
+    (request,) = served.example["request"].values()
+    wrong = changed(np.array(request, np.float64)).tolist()
+    text = json.dumps({"inputs": wrong})  # Python's own JSON has NaN
+    answer = client.post(
+        "/invocations", content=text, headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 400
+    assert message in answer.json()["message"]
+
+
+def test_a_missing_reading_is_null_and_a_slot_is_of_the_day(registered):
+    served, client = registered["forecasting"]
+    request = json.loads(json.dumps(served.example["request"]))
+    request["readings"][0][1][2] = None
+    status, told = asked(client, {"inputs": request})
+    expected = served.answer(request)["forecast"]
+    assert status == 200
+    found = [row["forecast"] for row in told["predictions"]]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    request["slot"][0] = 48
+    status, told = asked(client, {"inputs": request})
+    assert status == 400
+    assert "`slot` must be whole numbers (B,) from 0 to 47. Received: 48" in str(told)
+
+
+def test_generators_make_what_rows_ask_for_and_no_more(registered):
+    served, client = registered["generation"]
+    rows = [{"seed": 3, "count": 2}, {"seed": 3, "count": 1}]  # in any order
+    status, told = asked(client, {"dataframe_records": rows})
+    assert status == 200
+    assert [len(row["points"]) for row in told["predictions"]] == [2, 1]
+    status, told = asked(client, {"dataframe_records": [{"count": 9999, "seed": 1}]})
+    assert status == 400
+    assert "from 1 to 2500. Received: 9999" in told["message"]
+
+
+def test_sentences_are_told_by_number(registered):
+    _, client = registered["translation"]
+    for rows, message in (
+        (["a dog", ""], "sentence 2 is empty"),
+        ([None], "sentence 1 must be text. Received: None"),
+    ):
+        records = [{"sentence": one} for one in rows]
+        status, told = asked(client, {"dataframe_records": records})
+        assert status == 400
+        assert message in told["message"]
+
+
+def test_nothing_is_pickled_and_no_package_of_our_name_is_asked_for(registered):
+    folder = Path(mlflow.artifacts.download_artifacts("models:/translation@champion"))
+    files = [one for one in folder.rglob("*") if one.is_file()]
+    files = [one for one in files if "__pycache__" not in one.parts]
+    kept = {"", ".json", ".py", ".txt", ".yaml", ".keras", ".model"}
+    assert {one.suffix for one in files} <= kept
+    needed = (folder / "requirements.txt").read_text()
+    assert "engram" not in needed and "sacrebleu" in needed
+    other = Path(mlflow.artifacts.download_artifacts("models:/density@champion"))
+    assert "sacrebleu" not in (other / "requirements.txt").read_text()
+
+
+def test_an_alias_moves_and_the_version_says_what_it_is(registered, run_id):
+    client = mlflow.MlflowClient()
+    first = client.get_model_version_by_alias("video", "champion")
+    assert (first.description, first.tags) == ("# A card", {"task": "video"})
+    told = registry.register(first.source, "video", "champion", "# Another", {})
+    assert told == ("2", "1")
+    assert client.get_model_version_by_alias("video", "champion").version == 2
+    assert client.get_model_version("video", 1).aliases == []
+
+
+def test_a_run_that_is_added_to_stays_as_it_was(registered, run_id):
+    was = mlflow.get_run(run_id).info
+    with pytest.raises(RuntimeError), tracking.added_to(run_id):
+        assert mlflow.active_run().info.run_id == run_id
+        raise RuntimeError
+    now = mlflow.get_run(run_id).info
+    assert (now.status, now.end_time) == (was.status, was.end_time) != (None, None)
+    assert mlflow.active_run() is None
