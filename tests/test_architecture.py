@@ -77,7 +77,8 @@ ARROWS = {
     "params_edit": set(),
     "sweep": {"code_changes", "params", "params_edit", "store", "tracking"},
     "trials": {"models", "params", "store", "sweep", "tasks", "tracking", "training"},
-    "__main__": {"diff", "explain", "lineage", "promote", "sweep", "sync"},
+    "export": {"models", "params", "promote", "tasks"},
+    "__main__": {"diff", "explain", "export", "lineage", "promote", "sweep", "sync"},
     "readme": {"comparison", "tables"},
     "translate": {"models", "params", "tasks"},
     "serving": {"layers", "models", "tasks", "translate"},
@@ -218,8 +219,8 @@ def test_only_params_reads_params(path):
     # progress counts the names of the stages, as DVC does, also of a file with faults;
     # translate and sweep with its trials are commands as the stages are; locked and
     # stage_links read dvc.lock and compare the params in it with those of the file
-    others = ("progress", "translate", "sweep", "trials", "promote", "locked")
-    others += ("stage_links",)
+    others = ("progress", "translate", "sweep", "trials", "promote", "export")
+    others += ("locked", "stage_links")
     if path in {PACKAGE / f"{name}.py" for name in ("params", "params_edit", *others)}:
         return
     tree = _tree(path)

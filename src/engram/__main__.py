@@ -9,6 +9,7 @@ USAGE = """usage: engram <command> [...]
   diff       what differs between two runs
   sweep      look for better params of an experiment, judged on validation
   promote    register a trained model under an alias, ready to be served
+  export     write a trained network as a SavedModel or as ONNX
   sync       tie runs to dvc.lock, record results that DVC brought back
 
 `engram <command> --help` tells more.
@@ -50,6 +51,10 @@ def _run(word: str, rest: list[str]) -> None:
         from engram import promote
 
         promote.main(rest)
+    elif word == "export":
+        from engram import export
+
+        export.main(rest)
     elif word == "sync":
         from engram import sync
 
