@@ -60,34 +60,40 @@ def measured(name: str, values: dict) -> dict:
     rates = train["learning_rate"]
     one = {**train, "learning_rate": rates[0] if isinstance(rates, list) else rates}
     batches = functools.partial(task.batches, prepared, batch_size=train["batch_size"])
-    spent: list[float] = []
+    spent: dict[str, float] = {"opening": 0.0, "record": 0.0, "ending": 0.0}
 
-    def timed(call, *arguments, **more):
+    def timed(what, call, *arguments, **more):
         began = time.perf_counter()
         found = call(*arguments, **more)
-        spent.append(time.perf_counter() - began)
+        spent[what] += time.perf_counter() - began
         return found
 
     @contextlib.contextmanager
     def recorder(seed, rate):
         params = {**block, "seed": seed, "learning_rate": rate}
         run = tracking.run(name, block["dataset"], params, training.devices(), spec)
-        run_id, record = timed(run.__enter__)
-        yield run_id, functools.partial(timed, record)
-        timed(run.__exit__, None, None, None)
+        run_id, record = timed("opening", run.__enter__)
+        yield run_id, functools.partial(timed, "record", record)
+        timed("ending", run.__exit__, None, None, None)
 
     def build(learning_rate, seed):
         return models.build(block["model"], spec, learning_rate, **block["args"])
 
     how = training.settings(block["start"], one)
-    (found,) = training.train(build, batches, how, train["seeds"][:1], recorder, None)
-    cost = sum(spent) / found.seconds
-    print(f"{name}: {sum(spent):.2f} s of {found.seconds:.1f} s, {cost:.1%}", flush=True)
+    watch = None
+    if hasattr(task, "watch"):
+        watch = functools.partial(task.watch, prepared=prepared)
+    seeds = train["seeds"][:1]
+    (found,) = training.train(build, batches, how, seeds, recorder, watch)
+    whole = sum(spent.values())
+    plain = found.seconds - spent["record"]  # `fit` has the calls of `record` in it
+    cost = whole / plain
+    print(f"{name}: {whole:.2f} s beside {plain:.1f} s, {cost:.1%}", flush=True)
     return {
-        "case": f"{train['epochs']} epochs in {found.seconds:.0f} s",
+        "case": f"{train['epochs']} epochs in {plain:.0f} s",
         "pair": f"{name}, recorded against not",
-        "ours": 1 / (found.seconds + sum(spent)),
-        "peer": 1 / found.seconds,
+        "ours": 1 / (plain + whole),
+        "peer": 1 / plain,
         "ratio": 1 / (1 + cost),
         "unit": "fits/s",
         "cost": cost,

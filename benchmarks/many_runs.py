@@ -69,6 +69,8 @@ def main() -> None:
     }
     out = ROOT / "benchmarks/results/many_runs.json"
     out.write_text(json.dumps(content, indent=2) + "\n")
+    slow = [row["case"] for row in found if row["seconds"] > row["allowed"]]
+    sys.exit(f"took longer than allowed: {', '.join(slow)}" if slow else 0)
 
 
 def written(number: int) -> str:

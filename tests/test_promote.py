@@ -18,6 +18,7 @@ METRICS = {
     "sort_by": "rmse_to_60",
     "better": "lower",
     "unit": "km/h",
+    "learning_rate": 0.01,
     "metrics": {"mae_to_60": 6.5, "rmse_to_60": 12.16},
     "std": {"mae_to_60": 0.25, "rmse_to_60": 0.5},
 }
@@ -34,9 +35,12 @@ def suite(tmp_path, monkeypatch):
     }
     for file, content in (
         ("runs/toy-gru/run.json", seeds),
+        ("data/prepared/toy/spec.json", {}),
+        ("runs/toy-gru/models/seed-2.keras", ""),
+        ("runs/toy-gru/models/seed-3.keras", ""),
         ("metrics/toy-gru.json", METRICS),
     ):
-        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(json.dumps(content))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -64,13 +68,18 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(suite):
     assert "no such experiment. Known: toy-gru, toy-persistence" in said("toy")
     where = "runs/toy-persistence/run.json is not there"
     assert said("toy-persistence").endswith(f"{where}: dvc repro train@toy-persistence")
-    (suite / "metrics/toy-gru.json").unlink()
-    assert said("toy-gru").endswith("is not there: dvc repro evaluate@toy-gru")
+    for file, stage in (
+        ("runs/toy-gru/models/seed-2.keras", "train@toy-gru"),
+        ("data/prepared/toy/spec.json", "prepare@toy"),
+        ("metrics/toy-gru.json", "evaluate@toy-gru"),
+    ):
+        (suite / file).unlink()
+        assert said("toy-gru").endswith(f"{file} is not there: dvc repro {stage}")
     (suite / "params.yaml").unlink()
     assert "params.yaml: there is no such file" in said("toy-gru")
 
 
-@pytest.mark.parametrize("alias", ["v1", "latest", "the best", ""])
+@pytest.mark.parametrize("alias", ["v1", "V1", "Latest", "the best", "", 256 * "a"])
 def test_an_alias_that_mlflow_does_not_take_is_said_before_anything_is_done(suite, alias):
     assert f"Received: {alias!r}" in said("toy-gru", alias)
 
@@ -84,7 +93,14 @@ def test_a_model_without_lineage_is_not_promoted(suite):
 
 
 def test_the_card_says_what_whose_how_good_and_where_it_ends():
-    about = {"experiment": "toy-gru", "block": toy.experiment("gru"), "seed": "2", **RUN}
+    block = toy.experiment("gru")
+    about = {
+        "experiment": "toy-gru",
+        "block": block,
+        "seed": "2",
+        "held_loss": 1.5,
+        **RUN,
+    }
     spec = {"dataset": "toy", "fingerprint": "abc", "parts": {"train": [0, 1500]}}
     fields = (
         [Field("readings", "float32", (4, 2), "km/h, the last")],
@@ -111,7 +127,15 @@ def test_the_card_says_what_whose_how_good_and_where_it_ends():
     ):
         assert line in text.splitlines()
     assert "seeds 1, 2, 3; this model is of seed 2, whose loss" in text
-    assert "in km/h. Of RMSE to 60, lower is better." in text
+    assert "RMSE to 60, in km/h, is what models are ranked by: lower is better." in text
+    refitted = about | {"held_loss": None, "seed": "1"}
+    text = model_card.card(
+        "toy", "champion", refitted, spec, METRICS, fields, "It ends.", run
+    )
+    assert "this model is of seed 1, the first." in text
+    solved = METRICS | {"learning_rate": None}
+    text = model_card.card("toy", "a", about, spec, solved, fields, "", run)
+    assert "learning rate" not in text and "epoch kept" not in text
     one = METRICS | {"seeds": [2], "std": dict.fromkeys(METRICS["std"])}
     text = model_card.card("toy", "a", about, spec, one, fields, "", run)
     assert "One seed, 2: nothing tells how much another would differ." in text

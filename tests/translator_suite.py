@@ -20,6 +20,8 @@ SPEC = {
     "tokens": "plain",
     "source_pieces": 9,  # with the four special ones
     "target_pieces": 10,
+    "longest_source": 5,
+    "longest_target": 30,
     "start": 1,
     "end": 2,
 }

@@ -65,7 +65,7 @@ def chain(what: str) -> Iterator[Link]:
         yield Link(1, f"logged by run {run.id}", True)
     yield from _of_run(run)
     if run_id != what:
-        yield run_links.of_model(what, run)
+        yield from run_links.of_model(what, run)
 
 
 def _of_run(run: Run) -> Iterator[Link]:

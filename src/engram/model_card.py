@@ -115,24 +115,32 @@ def _training(about: Json, metrics: Json) -> str:
     block, rows = about["block"], [["", ""]]
     rows += [[f"`{key}`", f"`{value}`"] for key, value in block["args"].items()]
     rows += [["fitted on the", tables.PARTS[metrics["fitted"]]]]
+    solved = metrics["learning_rate"] is None  # at once, without a rate or epochs
     for key, words in (("rate", "learning rate"), ("best_epoch", "epoch kept")):
-        if about.get(key) is not None:
+        if about.get(key) is not None and not solved:
             rows.append([words, f"{about[key]:g}"])
     rows.append(["seconds", f"{about['seconds']:.0f}"])
     return _table(rows)
 
 
 def _measured(about: Json, metrics: Json) -> str:
-    unit = f" Numbers are in {metrics['unit']}." if metrics["unit"] else ""
     seeds = metrics["seeds"]
     said = f"One seed, {seeds[0]}: nothing tells how much another would differ."
     if len(seeds) > 1:
+        chosen = "whose loss on validation is the least"
+        if about.get("held_loss") is None:
+            chosen = "the first"
         said = (
             f"Mean and standard deviation of the seeds {', '.join(map(str, seeds))}; this"
-            f" model is of seed {about['seed']}, whose loss on validation is the least."
+            f" model is of seed {about['seed']}, {chosen}."
         )
     keys = dict.fromkeys([*metrics["headline"], *sorted(metrics["metrics"])])
     rows = [["Metric", "Value"]]
     rows += [[tables.label(key), tables.score(metrics, key)] for key in keys]
-    better = f" Of {tables.label(metrics['sort_by'])}, {metrics['better']} is better."
-    return f"{said}{unit}{better}\n\n{_table(rows)}"
+    first, unit = tables.label(metrics["sort_by"]), metrics["unit"]
+    told = f"{first}{f', in {unit},' if unit else ''} is what models are ranked by:"
+    told += f" {metrics['better']} is better."
+    meant = {pattern for key in keys for pattern in tables._patterns(key)}
+    lines = [words for pattern, words in tables.MEANINGS.items() if pattern in meant]
+    more = f" {'; '.join(lines)}." if lines else ""
+    return f"{said} {told}{more}\n\n{_table(rows)}"

@@ -56,9 +56,9 @@ def main(argv: list[str] | None = None) -> None:
         name = given.name or found.block["dataset"]
         _check(name, given.alias)
         _verify(found)
+        version, before = promoted(found, name, given.alias)
     except (ValueError, params.ParamsError) as error:
         sys.exit(f"promote {given.experiment}: {error}")
-    version, before = promoted(found, name, given.alias)
     from engram import tracking
 
     moved = f"; version {before} was" if before not in (None, version) else ""
@@ -66,8 +66,8 @@ def main(argv: list[str] | None = None) -> None:
     store = tracking.address()
     print(
         *([f"MLFLOW_TRACKING_URI={shlex.quote(store)}"] if store else []),
-        f"mlflow models serve -m models:/{name}@{given.alias} --env-manager local"
-        f" --port {PORT}",
+        f"mlflow models serve -m {shlex.quote(f'models:/{name}@{given.alias}')}"
+        f" --env-manager local --port {PORT}",
     )
 
 
@@ -81,29 +81,37 @@ def trained(name: str) -> Trained:
     if name not in experiments:
         raise ValueError(f"no such experiment. Known: {', '.join(experiments)}")
     run, metrics = Path("runs", name, "run.json"), Path("metrics", f"{name}.json")
-    for file, stage in ((run, "train"), (metrics, "evaluate")):
+    block = experiments[name]
+    prepared = Path("data/prepared", block["dataset"])
+    for file, stage in (
+        (run, f"train@{name}"),
+        (metrics, f"evaluate@{name}"),
+        (prepared / "spec.json", f"prepare@{block['dataset']}"),
+    ):
         if not file.is_file():
-            raise ValueError(f"{file} is not there: dvc repro {stage}@{name}")
+            raise ValueError(f"{file} is not there: dvc repro {stage}")
     seeds = json.loads(run.read_text())
 
     def loss(seed: str) -> float:
         held = seeds[seed].get("held_loss")
         return float("inf") if held is None else held
 
-    block, seed = experiments[name], min(seeds, key=loss)
-    prepared = Path("data/prepared", block["dataset"])
-    told = json.loads(metrics.read_text())
-    return Trained(name, block, seed, seeds[seed], told, prepared)
+    seed, told = min(seeds, key=loss), json.loads(metrics.read_text())
+    found = Trained(name, block, seed, seeds[seed], told, prepared)
+    if not found.file.is_file():
+        raise ValueError(f"{found.file} is not there: dvc repro train@{name}")
+    return found
 
 
 def _check(name: str, alias: str) -> None:
     """Raises a ValueError unless MLflow takes the words; it would say so at the end."""
     if not name.strip() or re.search(r"[/:@]", name):
         raise ValueError(f"--name must be a name without / : or @. Received: {name!r}")
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", alias) or re.fullmatch(r"v\d+|latest", alias):
+    reserved = re.fullmatch(r"v\d+|latest", alias, re.IGNORECASE)
+    if reserved or not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", alias):
         raise ValueError(
-            "the alias must be letters, digits, _ or -, and neither 'latest' nor a"
-            f" version such as 'v1'. Received: {alias!r}"
+            "the alias must be up to 255 letters, digits, _ or -, and neither 'latest'"
+            f" nor a version such as 'v1'. Received: {alias!r}"
         )
 
 
@@ -112,10 +120,7 @@ def _verify(found: Trained) -> None:
     from engram import lineage
 
     metrics = Path("metrics", f"{found.experiment}.json")
-    try:
-        links = [one for file in (found.file, metrics) for one in lineage.of_file(file)]
-    except lineage.Unknown as error:
-        raise ValueError(str(error)) from None
+    links = [one for file in (found.file, metrics) for one in lineage.of_file(file)]
     broken = dict.fromkeys(link.words for link in links if link.holds is False)
     if broken:
         lines = "".join(f"\n  ✗ {words}" for words in broken)
@@ -129,33 +134,63 @@ def promoted(found: Trained, name: str, alias: str) -> tuple[str, str | None]:
         found: the model.
         name: of the registered model.
         alias: that it gets.
+
+    Raises:
+        ValueError: if the alias is that of a model of another task or dataset, or the
+            model answers its example with no number.
     """
-    from engram import model_card, recorded, registry, serving, tracking
+    from engram import model_card, recorded, registry, serving
 
     run = recorded.kept(found.about["run_id"])
     assert run, "its lineage holds"
     block, spec = found.block, json.loads((found.prepared / "spec.json").read_text())
-    kind = serving.task(block["task"])
-    about = {
+    tags = {
         "experiment": found.experiment,
-        "block": block,
         "seed": found.seed,
-        **found.about,
+        "task": block["task"],
+        "model": block["model"],
+        "fingerprint": spec["fingerprint"],
     }
+    _check_sameness(registry.has_alias(name, alias), tags, f"{name}@{alias}")
+    task = serving.TASKS[block["task"]]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "served")
-        words = {"task": block["task"], "model": block["model"]}
+        words = {key: tags[key] for key in ("task", "model")}
         words["fitted"] = found.about["fitted"]
         served = serving.keep(folder, found.file, found.prepared, words)
-        fields = served.given, served.answered
-        came = run.id, run.tags
-        text = model_card.card(
-            name, alias, about, spec, found.metrics, fields, kind.LIMITS, came
+        card = model_card.card(
+            name,
+            alias,
+            {
+                "experiment": found.experiment,
+                "block": block,
+                "seed": found.seed,
+                **found.about,
+            },
+            spec,
+            found.metrics,
+            (served.given, served.answered),
+            task.LIMITS,
+            (run.id, run.tags),
         )
-        (folder / "README.md").write_text(text, encoding="utf-8")
+        (folder / "README.md").write_text(card, encoding="utf-8")
         code = Path(__file__).with_name("served_model.py")
-        with tracking.added_to(run.id):
-            packages = getattr(kind, "PACKAGES", ())
-            address = registry.log_model(code, folder, served, packages)
-    tags = {"experiment": found.experiment, "seed": found.seed, **words}
-    return registry.register(address, name, alias, text, tags)
+        packages = getattr(task, "PACKAGES", ())
+        address = registry.log_model(run.id, code, folder, served, packages)
+    return registry.register(address, name, alias, card, tags)
+
+
+def _check_sameness(
+    was: dict[str, str] | None, now: dict[str, str], address: str
+) -> None:
+    """Raises a ValueError if who asks for an alias would get answers of another kind."""
+    for key in ("task", "fingerprint"):
+        if was and was.get(key) != now[key]:
+            raise ValueError(
+                f"{address} is of another {key}. Expected {was.get(key)}, received"
+                f" {now[key]}: give it another name with --name"
+            )
+
+
+if __name__ == "__main__":
+    main()

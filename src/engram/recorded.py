@@ -89,10 +89,10 @@ def of_model(address: str) -> str | None:
         return None
 
 
-def served(address: str) -> bytes | None:
-    """Returns the file of a promoted model; None if it cannot be opened."""
+def served(address: str, name: str) -> bytes | None:
+    """Returns a file that a promoted model answers with; None if it cannot be opened."""
     try:
-        place = f"{address}/artifacts/served/model.keras"
+        place = f"{address}/artifacts/served/{name}"
         return Path(mlflow.artifacts.download_artifacts(place)).read_bytes()
     except (mlflow.MlflowException, OSError):
         return None

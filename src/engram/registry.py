@@ -28,10 +28,13 @@ COLUMNS = {  # what MLflow calls them
 }
 
 
-def log_model(code: Path, folder: Path, served: Served, packages: tuple[str, ...]) -> str:
-    """Logs a model that answers requests in the open run and returns its address.
+def log_model(
+    run_id: str, code: Path, folder: Path, served: Served, packages: tuple[str, ...]
+) -> str:
+    """Logs a model that answers requests and returns its address.
 
     Args:
+        run_id: of the run that it is of, which has ended and stays as it is.
         code: Python file that hands the model to `mlflow.models.set_model`.
         folder: what `serving.keep` wrote.
         served: what it returned.
@@ -39,8 +42,12 @@ def log_model(code: Path, folder: Path, served: Served, packages: tuple[str, ...
     """
     needed = [*SERVING, *packages]
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # it tries the example
-    return mlflow.pyfunc.log_model(
+    # as `mlflow.pyfunc.log_model` does, which knows no run but an open one
+    return mlflow.models.Model.log(
+        None,
         name="model",
+        flavor=mlflow.pyfunc,
+        run_id=run_id,
         python_model=str(code),
         artifacts={"served": str(folder)},
         signature=ModelSignature(
@@ -49,6 +56,17 @@ def log_model(code: Path, folder: Path, served: Served, packages: tuple[str, ...
         input_example=_example(served),
         pip_requirements=[f"{one}=={importlib.metadata.version(one)}" for one in needed],
     ).model_uri
+
+
+def has_alias(name: str, alias: str) -> dict[str, str] | None:
+    """Returns the tags of the version that has an alias; None if there is none."""
+    try:
+        found = mlflow.MlflowClient().get_model_version_by_alias(name, alias)
+    except mlflow.MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        return None
+    return dict(found.tags)
 
 
 def register(
@@ -67,8 +85,11 @@ def register(
         The version, and the version that had the alias, or None.
     """
     client = mlflow.MlflowClient()
-    with contextlib.suppress(mlflow.MlflowException):  # it is known
+    try:
         client.create_registered_model(name)
+    except mlflow.MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
     before = client.get_registered_model(name).aliases.get(alias)
     with contextlib.redirect_stderr(io.StringIO()):  # it says what the caller says
         version = mlflow.register_model(address, name, tags=tags).version

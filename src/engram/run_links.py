@@ -128,11 +128,16 @@ def _model(run: Run, file: Path) -> Link:
     return Link(2, f"its model {said} {file.name}", same)
 
 
-def of_model(address: str, run: Run) -> Link:
-    """Returns whether what a model of the registry answers with is its run's model."""
-    seed = run.params.get("seed")
-    kept = recorded.artifact(run.id, f"model/seed-{seed}.keras")
-    there = recorded.served(address)
+def of_model(address: str, run: Run) -> Iterator[Link]:
+    """Yields whether what a promoted model answers with is of its run: model and data."""
+    name = f"seed-{run.params.get('seed')}.keras"
+    kept = recorded.artifact(run.id, f"model/{name}")
+    there = recorded.served(address, "model.keras")
     same = there is not None and there == kept
     said = "is" if same else "cannot be opened, or is not"
-    return Link(1, f"its model.keras {said} the seed-{seed}.keras of the run", same)
+    yield Link(1, f"its model.keras {said} the {name} of the run", same)
+    spec = json.loads(recorded.served(address, "spec.json") or b"{}")
+    digest = run.data[1] if run.data else "unknown"
+    same = spec.get("fingerprint", "").startswith(digest)
+    said = "is" if same else "cannot be opened, or is not"
+    yield Link(1, f"its spec.json {said} of the run's data", same)

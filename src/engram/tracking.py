@@ -71,9 +71,9 @@ def run(
             with transcript.kept(log):
                 yield run_id, record
         finally:
-            rest()
             line = {"kind": "text", "text": transcript.read(log), "path": "log.txt"}
             delivery.put(run_id, line)
+            rest()
 
 
 def _describe(params: dict, spec: dict, environment: dict) -> None:
@@ -113,20 +113,6 @@ def resumed(
     code = {f"evaluate.{key}": value for key, value in _code().items()}
     with delivery.opened(run_id=run_id, tags=code):
         yield run_id
-
-
-@contextlib.contextmanager
-def added_to(run_id: str) -> Iterator[None]:
-    """Opens a run that has ended; whatever happens, it then has ended as before."""
-    open_store()
-    was = mlflow.get_run(run_id).info
-    mlflow.start_run(run_id=run_id)
-    try:
-        yield
-    finally:
-        mlflow.end_run(was.status)
-        client = mlflow.MlflowClient()
-        client.set_terminated(run_id, was.status, was.end_time)
 
 
 @contextlib.contextmanager
@@ -210,7 +196,8 @@ def address() -> str | None:
 def _recorder(run_id: str) -> tuple[Callable[..., None], Callable[[], None]]:
     """Returns `record` of a run, and `rest`, which sends the points that still wait.
 
-    Points of epochs that take a moment go together: a call of MLflow takes 4 ms.
+    Points of epochs that take a moment go together: a call of MLflow takes 4 ms. Until
+    the next epoch ends, or the run does, they are in memory alone.
     """
     columns: dict[str, list[Any]] = {}
     waiting: list[tuple[str, float, int, int]] = []

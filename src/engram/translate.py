@@ -146,7 +146,7 @@ class TextTranslator:
         rows = translation.encoded(read, self._vocabularies["source"])
         found: dict[int, Translation] = {}
         for places, source in _batches(rows, translation.WIDTH):
-            length = 3 * source.shape[1] // 2 + 10  # as `evaluate` does
+            length = translation.longest(source, self._spec)
             for place, told in zip(
                 places, self._model.translate(source, length), strict=True
             ):

@@ -401,5 +401,8 @@ def test_a_promoted_model_that_was_changed_is_told(again):
     engram(again, "promote", "toy-gru")
     (file,) = (again / "mlruns").rglob("served/model.keras")
     shutil.copy(again / "runs/toy-persistence/models/seed-1.keras", file)
-    (line,) = broken(again, "models:/toy@champion")
-    assert line.startswith("its model.keras cannot be opened, or is not the seed-")
+    spec = file.with_name("spec.json")
+    spec.write_text(spec.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
+    one, other = broken(again, "models:/toy@champion")
+    assert one.startswith("its model.keras cannot be opened, or is not the seed-")
+    assert other == "its spec.json cannot be opened, or is not of the run's data"

@@ -43,6 +43,10 @@ def test_texts_stay_texts():
         (PIXELS, np.zeros((0, 2, 2)), "Received: no row"),
         (COUNT, [0], r"`count` must be whole numbers \(B,\) from 1 on\. Received: 0"),
         (COUNT, [1.5], "Received: 1.5"),
+        (COUNT, [10**400], "Received: rows of other sizes, or no numbers"),
+        (READINGS, [[1e39, 1]], "Received: 1e\\+39"),
+        (WORDS, "abc", "must be texts, one a row. Received: 'abc'"),
+        (WORDS, 5, "Received: 5"),
         (READINGS, [[float("inf"), 1]], "Received: inf"),
     ],
 )

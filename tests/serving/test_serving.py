@@ -9,7 +9,7 @@ import pytest
 import small_models
 import toy
 
-from engram import models, serving, tasks
+from engram import models, params, serving, tasks
 
 TASKS = list(small_models.MODELS)
 
@@ -104,7 +104,9 @@ def test_probabilities_are_those_of_the_calibrated_logits(of):
     odds = np.exp(scores)
     expected = odds / odds.sum(1, keepdims=True)
     np.testing.assert_allclose(answer["probabilities"], expected, rtol=1e-4)
+    told = expected.argmax(1)
     np.testing.assert_allclose(answer["probability"], expected.max(1), rtol=1e-4)
+    assert answer["class"] == [spec["names"][n] for n in told]
     right = [spec["names"].index(one) for one in answer["class"]] == truth
     assert 100 * right.mean() == pytest.approx(found["metrics"]["accuracy"])
     assert found["temperature"] != 1
@@ -115,7 +117,7 @@ def test_classes_that_weighed_more_are_told_as_evaluation_tells_them(of, tmp_pat
     from engram.serving import classification
     from engram.tasks.classification_metrics import natural
 
-    weights = np.linspace(0.5, 2, spec["classes"])
+    weights = np.linspace(0.1, 9, spec["classes"])
     answer = classification.predictor(
         model, spec | {"weights": weights.tolist()}, {"temperature": 2.0}, tmp_path
     )
@@ -124,7 +126,12 @@ def test_classes_that_weighed_more_are_told_as_evaluation_tells_them(of, tmp_pat
     logits = model.predict(images / spec["white"], verbose=0)
     odds = np.exp(natural(logits, weights.tolist()) / 2)
     expected = odds / odds.sum(1, keepdims=True)
-    np.testing.assert_allclose(answer(images)["probabilities"], expected, rtol=1e-5)
+    found = answer(images)
+    np.testing.assert_allclose(found["probabilities"], expected, rtol=1e-5)
+    told = logits.argmax(-1)  # as `classification_metrics.decisions` counts
+    assert found["class"] == [spec["names"][n] for n in told]
+    np.testing.assert_allclose(found["probability"], expected[range(5), told], rtol=1e-5)
+    assert (told != expected.argmax(-1)).any()
 
 
 def test_a_temperature_is_not_chosen_on_what_was_fitted(of):
@@ -214,10 +221,12 @@ def test_a_seed_makes_what_it_made_and_another_something_else(of, task):
 def test_translations_are_the_translators_and_no_sentence_is_refused(of):
     from engram import translate
 
-    served, model, prepared, _ = of("translation")
+    served, model, prepared, spec = of("translation")
     sentences = ["the cat sleeps", "a dog"]
     translator = translate.TextTranslator(model, *translate.read(prepared))
-    expected = [one.text for one in translator.translated(sentences)]
+    found = translator.translated(sentences)
+    expected = [one.text for one in found]
+    assert all(len(one.target) <= spec["longest_target"] for one in found)
     assert served.answer({"sentence": sentences}) == {"translation": expected}
     with pytest.raises(serving.Refused, match="sentence 2 is empty"):
         served.answer({"sentence": ["a dog", " "]})
@@ -253,12 +262,11 @@ def test_text_without_its_packages_says_what_to_install(kept):
     )
     command = [sys.executable, "-c", code, str(kept["translation"][0])]
     done = toy.call(command, toy.ROOT, toy.environment(toy.ROOT))
-    assert "needs sacrebleu: pip install 'engram[text]'" in done.stdout, done.stderr
+    assert "needs sacrebleu, of Engram's extra `text`" in done.stdout, done.stderr
 
 
-def test_a_word_that_is_no_task_is_refused():
-    with pytest.raises(ValueError, match=r"must be a module of engram\.serving"):
-        serving.task("weather")
+def test_every_task_is_served():
+    assert set(serving.TASKS) == set(params.PREPARE) == set(TASKS)
 
 
 def test_importing_it_loads_no_tensorflow():

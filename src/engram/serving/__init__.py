@@ -18,11 +18,33 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engram.serving.fields import Field, Refused, checked
+from engram.serving import (
+    classification,
+    density,
+    forecasting,
+    generation,
+    image_generation,
+    reconstruction,
+    sequences,
+    translation,
+    video,
+)
+from engram.serving.fields import TEXT, Field, Refused, checked
 
-__all__ = ["Field", "Refused", "Served", "keep", "load", "task"]
+__all__ = ["TASKS", "Field", "Refused", "Served", "keep", "load"]
 
 Json = dict[str, Any]
+TASKS: dict[str, ModuleType] = {
+    "forecasting": forecasting,
+    "sequences": sequences,
+    "video": video,
+    "density": density,
+    "classification": classification,
+    "reconstruction": reconstruction,
+    "translation": translation,
+    "generation": generation,
+    "image_generation": image_generation,
+}
 
 
 class Served(NamedTuple):
@@ -57,7 +79,10 @@ class Served(NamedTuple):
         """
         was = self.example["answer"]
         now = self.answer(self.example["request"])
-        return {name: _deviation(_listed(now[name]), was[name]) for name in was}
+        return {
+            field.name: _deviation(field, _listed(now[field.name]), was[field.name])
+            for field in self.answered
+        }
 
 
 def keep(folder: Path, file: Path, prepared: Path, about: Json) -> Served:
@@ -74,7 +99,7 @@ def keep(folder: Path, file: Path, prepared: Path, about: Json) -> Served:
     """
     from engram import models
 
-    kind = task(about["task"])
+    kind = TASKS[about["task"]]
     folder.mkdir(parents=True)
     shutil.copy(file, folder / "model.keras")
     spec = _read(prepared / "spec.json")
@@ -102,7 +127,7 @@ def load(folder: str | Path) -> Served:
 
     folder = Path(folder)
     about, spec = _read(folder / "serving.json"), _read(folder / "spec.json")
-    kind, settled = task(about["task"]), about["settled"]
+    kind, settled = TASKS[about["task"]], about["settled"]
     model = models.load(about["model"], about["task"], folder / "model.keras")
     return Served(
         kind.given(spec),
@@ -112,54 +137,12 @@ def load(folder: str | Path) -> Served:
     )
 
 
-def task(word: str) -> ModuleType:
-    """Returns the module that serves the task `word`; loads that module alone."""
-    if word == "forecasting":
-        from engram.serving import forecasting
-
-        return forecasting
-    if word == "sequences":
-        from engram.serving import sequences
-
-        return sequences
-    if word == "video":
-        from engram.serving import video
-
-        return video
-    if word == "density":
-        from engram.serving import density
-
-        return density
-    if word == "classification":
-        from engram.serving import classification
-
-        return classification
-    if word == "reconstruction":
-        from engram.serving import reconstruction
-
-        return reconstruction
-    if word == "translation":
-        from engram.serving import translation
-
-        return translation
-    if word == "generation":
-        from engram.serving import generation
-
-        return generation
-    if word == "image_generation":
-        from engram.serving import image_generation
-
-        return image_generation
-    raise ValueError(f"`task` must be a module of engram.serving. Received: {word!r}")
-
-
-def _deviation(now: list, was: list) -> float:
+def _deviation(field: Field, now: list, was: list) -> float:
     if now == was:
         return 0.0
-    try:
-        a, b = np.array(now, np.float64), np.array(was, np.float64)
-    except ValueError:
+    if field.dtype == TEXT:
         return 1.0
+    a, b = np.array(now, np.float64), np.array(was, np.float64)
     if a.shape != b.shape:
         return 1.0
     scale = max(np.abs(b).max(), np.finfo(np.float32).tiny)

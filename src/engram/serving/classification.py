@@ -11,8 +11,8 @@ from engram.serving.fields import Field
 from engram.tasks import classification
 
 LIMITS = """It knows the classes named above and no other: an image of something else
-gets one of them, too. Probabilities are calibrated for images like those of the
-validation part; of others they say less. Images have to be as large, as grey and as
+gets one of them, too. Probabilities are calibrated on the validation part, if the model
+was not fitted on it, for images like those. Images have to be as large, as grey and as
 centred as the data's."""
 BATCH = 250
 
@@ -28,7 +28,7 @@ def answered(spec: dict[str, Any]) -> list[Field]:
     """Returns the fields of an answer."""
     names = ", ".join(spec["names"])
     return [
-        Field("class", "text", (), "the likeliest class"),
+        Field("class", "text", (), "the one with the largest logit, as it is measured"),
         Field("probability", "float64", (), "of that class"),
         Field("probabilities", "float64", (spec["classes"],), f"of {names}"),
     ]
@@ -64,9 +64,10 @@ def predictor(model, spec: dict[str, Any], settled, folder: Path) -> Callable:
         scores = (np.asarray(logits, np.float64) - prior) / temperature  # (B, C)
         odds = np.exp(scores - scores.max(-1, keepdims=True))
         probabilities = odds / odds.sum(-1, keepdims=True)
+        told = np.asarray(logits).argmax(-1)
         return {
-            "class": [spec["names"][n] for n in probabilities.argmax(-1)],
-            "probability": probabilities.max(-1),
+            "class": [spec["names"][n] for n in told],
+            "probability": probabilities[np.arange(len(told)), told],
             "probabilities": probabilities,
         }
 

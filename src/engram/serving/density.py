@@ -17,7 +17,7 @@ probable they are. Log-likelihoods are exact where one side of the machine has a
 def given(spec: dict[str, Any]) -> list[Field]:
     """Returns the field of a request: rows of `V` zeros and ones."""
     shape = " x ".join(map(str, spec["shape"]))
-    words = f"pixels of an image of {shape}, row after row, 1 above half"
+    words = f"pixels of an image of {shape}, row after row, 1 or 0 as prepared"
     return [Field("rows", "int64", (spec["visible"],), words, 0, 1)]
 
 

@@ -74,20 +74,23 @@ def checked(fields: list[Field], request: dict[str, Any]) -> dict[str, np.ndarra
 
 def _array(field: Field, value: Any) -> np.ndarray:
     if field.dtype == TEXT:
+        if not isinstance(value, (list, tuple, np.ndarray)):
+            raise Refused(f"{field.told()}. Received: {value!r}")
         return np.array(list(value), object)
     try:
         array = np.array(value, np.float64)  # None becomes NaN
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise Refused(
             f"{field.told()}. Received: rows of other sizes, or no numbers"
         ) from None
     if array.shape[1:] != field.shape or not array.ndim:
         raise Refused(f"{field.told()}. Received: shape {array.shape}")
+    most = np.finfo(np.float32).max
     known = array[~np.isnan(array)] if field.gaps else array
     low = -math.inf if field.low is None else field.low
     high = math.inf if field.high is None else field.high
     whole = np.dtype(field.dtype).kind == "i"
-    wrong = ~(np.isfinite(known) & (low <= known) & (known <= high))
+    wrong = ~((abs(known) <= most) & (low <= known) & (known <= high))
     if whole:
         wrong |= known != np.floor(known)
     if wrong.any():

@@ -52,7 +52,9 @@ def example(prepared: Path, spec: dict[str, Any]) -> dict[str, np.ndarray]:
     past, _, slot = windows(prepared, spec, "validation")
     whole = np.flatnonzero(~np.isnan(past).any((1, 2)))
     chosen = whole[[0, -1]] if len(whole) else [0, -1]
-    return {"readings": fill(past[chosen]), "slot": slot[chosen]}
+    mean, std = spec["mean"], spec["std"]
+    readings = fill((past[chosen] - mean) / std) * std + mean
+    return {"readings": readings.round(3), "slot": slot[chosen]}
 
 
 def predictor(model, spec: dict[str, Any], settled, folder: Path) -> Callable:

@@ -18,7 +18,8 @@ BATCH = 250
 def given(spec: dict[str, Any]) -> list[Field]:
     """Returns the field of a request: sequences of `T` steps with `F` features."""
     shape = spec["history"], spec["features"]
-    return [Field("sequences", "float32", shape, "features of each step", 0, 1)]
+    words = f"features of each step, the data's numbers divided by {spec['scale']}"
+    return [Field("sequences", "float32", shape, words, 0, 1)]
 
 
 def answered(spec: dict[str, Any]) -> list[Field]:

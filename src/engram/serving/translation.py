@@ -35,7 +35,7 @@ def example(prepared: Path, spec: dict[str, Any]) -> dict[str, list[str]]:
 def predictor(model, spec: dict[str, Any], settled, folder: Path) -> Callable:
     """Returns the function from a request's sentences to their translations.
 
-    It needs the packages of `engram[text]`; loading the model does not.
+    It needs the packages of Engram's extra `text`; loading the model does not.
     """
 
     @functools.cache
@@ -55,8 +55,10 @@ def predictor(model, spec: dict[str, Any], settled, folder: Path) -> Callable:
         try:
             found = translator().translated(sentence.tolist())
         except ModuleNotFoundError as error:
-            how = f"reading and writing text needs {str(error.name).split('.')[0]}"
-            raise ModuleNotFoundError(f"{how}: pip install 'engram[text]'") from None
+            package = str(error.name).split(".")[0]
+            raise ModuleNotFoundError(
+                f"reading and writing text needs {package}, of Engram's extra `text`"
+            ) from None
         return {"translation": [one.text for one in found]}
 
     return predict
