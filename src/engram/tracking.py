@@ -30,7 +30,7 @@ from engram import delivery, repository, store, transcript
 
 PACKAGES = ("engram", "tensorflow", "keras", "tensorflow-datasets", "numpy", "mlflow")
 SECONDS_BETWEEN_SYSTEM_METRICS = 2
-SECONDS_BETWEEN_POINTS = 1.0
+SECONDS_BETWEEN_POINTS = 2.0
 # It says at the start and end of each run that it starts and ends.
 logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)
 
