@@ -212,6 +212,7 @@ def test_a_name_is_of_one_task_and_one_dataset(registered):
     same = {"task": "sequences", "fingerprint": "f"}
     promote._check_sameness(None, same, "toy@champion")
     promote._check_sameness(same, same, "toy@champion")
+    promote._check_sameness(was, same, "toy@champion")  # its fingerprint is not known
     with pytest.raises(ValueError, match="another task. Expected sequences, received v"):
         promote._check_sameness(was, {"task": "video"}, "toy@champion")
     with pytest.raises(ValueError, match=r"another fingerprint\. Expected g, received f"):

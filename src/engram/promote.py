@@ -185,9 +185,9 @@ def _check_sameness(
 ) -> None:
     """Raises a ValueError if who asks for an alias would get answers of another kind."""
     for key in ("task", "fingerprint"):
-        if was and was.get(key) != now[key]:
+        if was and key in was and was[key] != now[key]:
             raise ValueError(
-                f"{address} is of another {key}. Expected {was.get(key)}, received"
+                f"{address} is of another {key}. Expected {was[key]}, received"
                 f" {now[key]}: give it another name with --name"
             )
 
