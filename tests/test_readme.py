@@ -23,6 +23,7 @@ STUDIES = [
         "judges",
         "gradient_flow",
         "images",
+        "city_counts",
     )
 ]
 GROUP = {
