@@ -45,6 +45,7 @@ def registered(store, run_id):
     """Of each task the served model and a client of the server of `<task>@champion`."""
     from mlflow.pyfunc import scoring_server  # warns as it is imported
 
+    tracking.open_store("another experiment")
     found = {}
     for task in TASKS:
         file, prepared, about = small_models.write(store / task, task)
@@ -201,6 +202,8 @@ def test_the_run_stays_as_it_ended_and_names_its_models(registered, run_id):
         < mlflow.MlflowClient().get_model_version("video", 1).creation_timestamp
     )
     assert len(run.outputs.model_outputs) == len(TASKS)
+    models = [mlflow.get_logged_model(m.model_id) for m in run.outputs.model_outputs]
+    assert {one.experiment_id for one in models} == {run.info.experiment_id}
     assert mlflow.active_run() is None
 
 

@@ -42,6 +42,7 @@ def log_model(
     """
     needed = [*SERVING, *packages]
     logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # it tries the example
+    mlflow.set_experiment(experiment_id=mlflow.get_run(run_id).info.experiment_id)
     # as `mlflow.pyfunc.log_model` does, which knows no run but an open one
     return mlflow.models.Model.log(
         None,
