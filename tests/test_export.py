@@ -12,7 +12,7 @@ import tensorflow as tf
 import toy
 
 from engram import export, models, promote
-from engram.layers import STLM
+from engram.layers import STLM, ParallelSTLM
 
 # tf2onnx asks NumPy for names that it no longer has, and flatbuffers an old module.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -80,11 +80,12 @@ def test_onnx_computes_what_keras_computes(trained, tmp_path, task):
     np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [STLM, ParallelSTLM])
 @pytest.mark.parametrize("combine", ["concat", "sum"])
-def test_an_stlm_is_exported_to_onnx(tmp_path, combine):
+def test_an_stlm_is_exported_to_onnx(tmp_path, kind, combine):
     import keras
 
-    layer = STLM(3, combine=combine, return_sequences=True)
+    layer = kind(3, combine=combine, return_sequences=True)
     net = keras.Sequential([keras.Input((7, 2)), layer])
     small_models.scramble(net)
     x = np.random.default_rng(1).normal(size=(4, 7, 2)).astype(np.float32)
