@@ -9,19 +9,15 @@ figure of each run to be seen. Screenshots go to PICTURES. Not a test: after a t
 takes about a quarter of an hour.
 """
 
-import contextlib
 import json
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
+import servers
 import yaml
 
 CHROMIUM = os.environ.get("CHROMIUM") or "/usr/bin/chromium"
@@ -176,34 +172,12 @@ def looked_at(name: str, folder: Path, runs: list, shots: Path) -> int:
     return len(runs)
 
 
-@contextlib.contextmanager
 def interface(folder: Path):
-    """Yields the address of `mlflow ui` on the folder's store."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Starts `mlflow ui` on the folder's store; yields its address."""
     store = run(folder, "python", "-m", "engram.store").splitlines()[-1]
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--workers", "1", "--backend-store-uri", store]
-    server = subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment(folder),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{address}/health", timeout=5).close()
-                break
-            time.sleep(0.2)
-        yield address
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(60)
+    command += ["--workers", "1", "--backend-store-uri", store]
+    return servers.started(command, "health", folder.parent, environment(folder))
 
 
 def run(folder: Path, *command: str) -> str:

@@ -77,7 +77,7 @@ ARROWS = {
     "params_edit": set(),
     "sweep": {"code_changes", "params", "params_edit", "store", "tracking"},
     "trials": {"models", "params", "store", "sweep", "tasks", "tracking", "training"},
-    "export": {"models", "params", "promote", "tasks"},
+    "export": {"models", "params", "promote", "serving", "tasks"},
     "__main__": {"diff", "explain", "export", "lineage", "promote", "sweep", "sync"},
     "readme": {"comparison", "tables"},
     "translate": {"models", "params", "tasks"},

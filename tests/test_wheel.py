@@ -59,15 +59,20 @@ def test_the_wheel_holds_the_package_its_tables_and_its_types(wheel):
     assert not outside
 
 
-@pytest.mark.network
-def test_with_keras_and_jax_alone_an_stlm_trains(wheel, tmp_path):
-    room = tmp_path / "venv"
+def installed(wheel, room, *needed):
+    """Makes an environment of the wheel and what `pip install` needs; returns Python."""
     venv.create(room, with_pip=True)
     python = room / "bin" / "python"
     install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    lock = ["--require-hashes", "-r", ROOT / "requirements-jax.lock"]
-    subprocess.run([*install, *lock], check=True)
+    subprocess.run([*install, *needed], check=True)
     subprocess.run([*install, "--no-deps", wheel], check=True)
+    return python
+
+
+@pytest.mark.network
+def test_with_keras_and_jax_alone_an_stlm_trains(wheel, tmp_path):
+    lock = ["--require-hashes", "-r", ROOT / "requirements-jax.lock"]
+    python = installed(wheel, tmp_path / "venv", *lock)
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     subprocess.run(
         [python, "-c", ONE_STEP],
@@ -91,16 +96,11 @@ print(json.dumps(np.asarray(model.translate(np.array([[5, 6, 2]]), 9)).tolist())
 
 @pytest.mark.network
 def test_with_tensorflow_alone_every_promoted_model_answers_as_here(wheel, tmp_path):
-    room = tmp_path / "venv"
-    venv.create(room, with_pip=True)
-    python = room / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     pins = [
         f"{name}=={importlib.metadata.version(name)}"
         for name in ("tensorflow", "keras", "numpy")
     ]
-    subprocess.run([*install, *pins], check=True)
-    subprocess.run([*install, "--no-deps", wheel], check=True)
+    python = installed(wheel, tmp_path / "venv", *pins)
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
 
     def run(*command):

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from engram import params, promote
+from engram import params, promote, serving
 
 FORMS = {"saved_model": "saved_model", "onnx": "network.onnx"}
 ROWS = 3  # of the validation part, to compare on
@@ -80,9 +80,8 @@ def exported(found: promote.Trained, form: str, folder: Path) -> float:
             raise ValueError(
                 f"as {form} it computes {made.shape}. {expected.shape} is expected"
             )
-        scale = max(np.abs(expected).max(), np.finfo(np.float32).tiny)
-        deviation = float(np.abs(made - expected).max() / scale)
-        if not deviation <= CLOSE:
+        deviation = serving.deviation(made, expected)
+        if deviation > CLOSE:
             raise ValueError(
                 f"as {form} it computes something else: {deviation:.1g} from Keras, as a"
                 f" part of the largest number. At most {CLOSE:g} is expected"

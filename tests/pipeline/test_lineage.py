@@ -1,22 +1,17 @@
 """Links from results to runs hold wherever the repository goes."""
 
-import contextlib
 import json
-import os
 import re
 import shlex
 import shutil
-import signal
-import socket
 import sqlite3
-import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
+import servers
 import toy
 import yaml
 
@@ -309,37 +304,16 @@ def test_code_that_was_not_committed_is_attached_to_its_run(again, warm):
     assert new.read_text() == "LETTER = 'é'\n"
 
 
-@contextlib.contextmanager
 def served(command, folder):
-    """Runs the command that `promote` printed on a free port; yields the address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Runs the command that `promote` printed, on another port."""
     words = shlex.split(command)
     assert words[-2:] == ["--port", "5001"]
     name, _, store = words.pop(0).partition("=")
     assert (name, words[0]) == ("MLFLOW_TRACKING_URI", "mlflow")
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            [*words[:-1], str(port), "--timeout", "600"],  # other work may slow us down
-            cwd=folder,
-            env=toy.environment(folder, **{name: store}),
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(2400):
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{address}/ping", timeout=60).close()
-                break
-            assert server.poll() is None, (folder / "log").read_text()
-            time.sleep(0.1)
-        yield address
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(60)
+    command = [*words[:-2], "--timeout", "600"]  # other work may slow us down
+    return servers.started(
+        command, "ping", folder, toy.environment(folder, **{name: store})
+    )
 
 
 def asked(address, body):

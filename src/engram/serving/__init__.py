@@ -31,7 +31,7 @@ from engram.serving import (
 )
 from engram.serving.fields import TEXT, Field, Refused, checked
 
-__all__ = ["TASKS", "Field", "Refused", "Served", "keep", "load"]
+__all__ = ["TASKS", "Field", "Refused", "Served", "deviation", "keep", "load"]
 
 Json = dict[str, Any]
 TASKS: dict[str, ModuleType] = {
@@ -105,20 +105,19 @@ def keep(folder: Path, file: Path, prepared: Path, about: Json) -> Served:
     spec = _read(prepared / "spec.json")
     for name in ("spec.json", *getattr(kind, "FILES", ())):
         shutil.copy(prepared / name, folder)
-    settled = {}
+    model, settled = models.load(about["model"], about["task"], file), {}
     if hasattr(kind, "settled"):
-        model = models.load(about["model"], about["task"], file)
         settled = kind.settled(model, prepared, about["fitted"])
     _write(folder / "serving.json", {**about, "settled": settled})
+    predict = kind.predictor(model, spec, settled, folder)
     request = {k: np.asarray(v).tolist() for k, v in kind.example(prepared, spec).items()}
-    _write(folder / "example.json", {"request": request, "answer": {}})
-    served = load(folder)
-    answer = {k: _listed(v) for k, v in served.answer(request).items()}
+    answer = predict(**checked(kind.given(spec), request))
+    example = {"request": request, "answer": {k: _listed(v) for k, v in answer.items()}}
     try:
-        _write(folder / "example.json", {"request": request, "answer": answer})
+        _write(folder / "example.json", example)
     except ValueError:  # JSON has neither
         raise ValueError("the model answers its example with NaN or infinity") from None
-    return served._replace(example={"request": request, "answer": answer})
+    return Served(kind.given(spec), kind.answered(spec), example, predict)
 
 
 def load(folder: str | Path) -> Served:
@@ -137,17 +136,20 @@ def load(folder: str | Path) -> Served:
     )
 
 
+def deviation(found: np.ndarray, expected: np.ndarray) -> float:
+    """Returns the largest difference over the largest number; 1 if one is no number."""
+    scale = max(np.abs(expected).max(), np.finfo(np.float32).tiny)
+    share = float(np.abs(found - expected).max() / scale)
+    return share if np.isfinite(share) else 1.0
+
+
 def _deviation(field: Field, now: list, was: list) -> float:
     if now == was:
         return 0.0
     if field.dtype == TEXT:
         return 1.0
     a, b = np.array(now, np.float64), np.array(was, np.float64)
-    if a.shape != b.shape:
-        return 1.0
-    scale = max(np.abs(b).max(), np.finfo(np.float32).tiny)
-    found = float(np.abs(a - b).max() / scale)
-    return found if np.isfinite(found) else 1.0
+    return deviation(a, b) if a.shape == b.shape else 1.0
 
 
 def _listed(values) -> list:
