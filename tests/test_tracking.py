@@ -342,3 +342,33 @@ def test_a_tracking_uri_of_ones_own_is_used_instead(root, finished, tmp_path):
     query = "select run_uuid from runs where name = 'own'"
     assert sqlite3.connect(own).execute(query).fetchall() == [(done.stdout.strip(),)]
     assert not (tmp_path / "elsewhere").exists()
+
+
+OPENS = "from engram import tracking; tracking.open_store('ring'); print('open')"
+
+
+def opening(folder):
+    env = {name: value for name, value in os.environ.items() if "MLFLOW_T" not in name}
+    env |= {"DVC_ROOT": str(folder)}
+    said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([sys.executable, "-c", OPENS], cwd=folder, env=env, **said)
+
+
+def test_processes_that_open_a_new_store_at_once_wait_for_each_other(tmp_path):
+    """MLflow makes its tables one by one, and the second process found half of them."""
+    several = [opening(tmp_path) for _ in range(3)]
+    for said, code in [(one.communicate()[0], one.returncode) for one in several]:
+        assert code == 0 and said.endswith("open\n"), said
+
+
+def test_a_store_whose_making_was_killed_is_made_anew(tmp_path):
+    killed = opening(tmp_path)
+    while killed.poll() is None:  # some of its tables are there
+        if any(file.stat().st_size for file in tmp_path.glob("mlruns/*.db")):
+            break
+        time.sleep(0.01)
+    killed.kill()
+    assert "open" not in killed.communicate()[0]
+    again = opening(tmp_path)
+    said, _ = again.communicate()
+    assert again.returncode == 0 and said.endswith("open\n"), said

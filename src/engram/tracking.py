@@ -7,6 +7,7 @@ what MLflow itself runs (`served_model`).
 """
 
 import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import io
@@ -238,6 +239,7 @@ def open_store(group: str | None = None) -> None:
     folder = store.folder()
     if not delivery.STORE_OF_ONES_OWN:
         folder.mkdir(exist_ok=True)
+        _make(folder)
         store.mend(folder)
         mlflow.set_tracking_uri(store.address())
     if group is None:
@@ -245,6 +247,25 @@ def open_store(group: str | None = None) -> None:
     mlflow.set_system_metrics_sampling_interval(SECONDS_BETWEEN_SYSTEM_METRICS)
     mlflow.set_system_metrics_samples_before_logging(1)
     delivery.patiently(lambda: _select(group, folder))
+
+
+def _make(folder: Path) -> None:
+    """Makes the database whole or not at all, for one process while others wait.
+
+    MLflow makes it table by table where it stands: a second process finds some of them
+    and fails, and so does each later one if the first was killed.
+    """
+    database = folder / store.DATABASE
+    if database.is_file():
+        return
+    with (folder / "making.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if database.is_file():  # another process was first
+            return
+        unfinished = folder / "making.db"
+        unfinished.unlink(missing_ok=True)
+        mlflow.MlflowClient(f"sqlite:///{unfinished}").search_experiments()
+        unfinished.replace(database)
 
 
 def _select(group: str, folder: Path) -> None:

@@ -52,7 +52,10 @@ def trials(folder):
     if not file.is_file():
         return []
     found = optuna.get_all_study_summaries(f"sqlite:///{file}")
-    (study,) = [one.study_name for one in found if one.study_name.startswith("toy-mlp")]
+    names = [one.study_name for one in found if one.study_name.startswith("toy-mlp")]
+    if not names:  # the file is there before the study
+        return []
+    (study,) = names
     return optuna.load_study(study_name=study, storage=f"sqlite:///{file}").get_trials()
 
 
@@ -71,12 +74,14 @@ def swept(folder):
             how, cwd=folder, env=env, stdout=said, stderr=said, start_new_session=True
         )
     enough, end = dice.randint(1, TRIALS - 5), time.monotonic() + 300
-    while finished(folder) < enough and first.poll() is None:
-        assert time.monotonic() < end
-        time.sleep(0.5)
-    time.sleep(dice.uniform(0, 2))
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
+    try:
+        while finished(folder) < enough and first.poll() is None:
+            assert time.monotonic() < end
+            time.sleep(0.5)
+        time.sleep(dice.uniform(0, 2))
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
     before = finished(folder)
     done = toy.call(how, folder, env, seconds=900)
     assert done.returncode == 0, done.stdout + done.stderr
