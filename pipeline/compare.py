@@ -1,6 +1,5 @@
 """metrics/ + figures/ -> results/: the tables, the summary and the report."""
 
-import json
 from pathlib import Path
 
 from engram import comparison, params, report
@@ -19,19 +18,26 @@ def main() -> None:
     beside = [
         one for one in values["compare"]["published"] if one["experiment"] not in missing
     ]
+    from engram import recorded, repository, tracking  # after the check: MLflow
+
     compared = comparison.compare(rows, details, values["compare"]["reference"], beside)
     figures = {name: sorted(Path("figures", name).glob("*.png")) for name in experiments}
+    suite = repository.suite(Path.cwd())
+    failures = recorded.failures(suite, experiments)
     results = Path("results")
     results.mkdir(exist_ok=True)
     texts = {
         "comparison.json": comparison.as_json(compared),
-        "summary.json": json.dumps(comparison.summary(compared, missing), indent=2)
-        + "\n",
+        "summary.json": comparison.as_json(comparison.summary(compared, missing)),
+        "metrics.json": comparison.as_json(comparison.scores(compared)),
+        "curves.csv": comparison.points(compared, details),
         "comparison.md": comparison.markdown(compared),
-        "report.html": report.html_report(compared, details, figures),
+        "report.html": report.html_report(compared, details, figures, failures, missing),
     }
     for name, text in texts.items():
         (results / name).write_text(text, encoding="utf-8")
+    with tracking.summing_up(f"comparison of {suite}", "comparison"):
+        tracking.log_files([results / name for name in texts], "")
     print(f"results: {results.resolve()}/report.html and comparison.md")
 
 

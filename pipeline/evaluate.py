@@ -3,7 +3,6 @@
 import json
 import sys
 from pathlib import Path
-from statistics import mean
 
 from engram import params
 
@@ -11,34 +10,31 @@ from engram import params
 def main(name: str) -> None:
     """Measures the experiment `name` of `params.yaml` on its test part."""
     experiment = params.load_or_exit()["experiments"][name]
-    from engram import models, tasks, tracking  # after the check: TensorFlow
+    from engram import fits, models, tasks, tracking  # after the check: TensorFlow
 
     task, out = tasks.task(experiment["task"]), Path("runs", name)
     runs = json.loads((out / "run.json").read_text())
+    history = json.loads((out / "history.json").read_text())
     words = experiment["model"], experiment["task"]
     trained = [
         models.load(*words, out / "models" / f"seed-{seed}.keras") for seed in runs
     ]
-    seeds, best = list(runs.values()), [run["best_epoch"] for run in runs.values()]
-    prepared, fitted = Path("data/prepared", experiment["dataset"]), seeds[0]["fitted"]
-    found = task.evaluate(trained, prepared, fitted)
-    solved = hasattr(trained[0], "solve")  # at once, without a rate or epochs
+    cost = fits.cost(runs, solved=hasattr(trained[0], "solve"))
+    prepared = Path("data/prepared", experiment["dataset"])
+    found = task.evaluate(trained, prepared, cost["fitted"]) | {"history": history}
     about = {
         "experiment": name,
         **{key: experiment[key] for key in ("task", "dataset", "model")},
-        "seeds": [int(seed) for seed in runs],
         "parameters": trained[0].count_params(),
-        "fitted": fitted,
-        "train_seconds": mean(run["seconds"] for run in seeds),
-        "learning_rate": None if solved else seeds[0]["rate"],
-        "best_epoch": None if solved or None in best else mean(best),
+        **cost,
         **{key: found[key] for key in task.REPORTED},
     }
+    curves = found["details"]["curves"] + fits.curves(history)
+    details = found["details"] | {"curves": curves}
     Path("metrics").mkdir(exist_ok=True)
-    for suffix, content in {"": about, ".details": found["details"]}.items():
+    for suffix, content in {"": about, ".details": details}.items():
         path = Path("metrics", f"{name}{suffix}.json")
         path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    found["history"] = json.loads((out / "history.json").read_text())
     pictures = task.figures(found, Path("figures", name))
 
     for (seed, run), metrics in zip(runs.items(), found["per_seed"], strict=True):

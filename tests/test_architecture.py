@@ -44,6 +44,7 @@ ARROWS = {
     "param_forms": set(),
     "params": {"param_forms"},
     "bootstrap": set(),
+    "fits": set(),
     "tables": set(),
     "charts": {"tables"},
     "comparison": {"bootstrap", "tables"},

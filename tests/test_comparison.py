@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import csv
 import json
 import subprocess
 import sys
@@ -14,7 +15,15 @@ import numpy as np
 import pytest
 
 from engram.bootstrap import SHORTEST, interval, stretch
-from engram.comparison import as_json, compare, markdown, read, summary
+from engram.comparison import (
+    as_json,
+    compare,
+    markdown,
+    points,
+    read,
+    scores,
+    summary,
+)
 from engram.tables import facts, label, number, score
 
 Json = dict[str, Any]
@@ -566,3 +575,52 @@ def test_signatures_of_scores_stand_with_their_table():
     details["t-gru"]["signatures"] = details["t-stlm"]["signatures"] = told
     page = markdown(compare(rows, details, "stlm"))
     assert "BLEU by nrefs:1\\|tok:none; sacreBLEU by nrefs:1\\|tok:13a." in page
+
+
+def _spent(**costs: tuple[float | None, float | None]) -> Json:
+    rows = [
+        _row(f"t-{name}", score, train_seconds=seconds)
+        for name, (seconds, score) in costs.items()
+    ]
+    details = {row["experiment"]: _details([1] * 20) for row in rows}
+    (group,) = compare(rows, details, "stlm")["datasets"]
+    return group
+
+
+def test_on_the_frontier_no_other_is_as_cheap_and_as_good() -> None:
+    found = _spent(a=(9, 1.0), b=(5, 2.0), c=(6, 2.5), d=(5, 3.0), e=(1, 9.0), f=(9, 1.5))
+    assert found["frontiers"]["train_seconds"] == ["t-a", "t-b", "t-e"]
+
+
+def test_equals_stand_on_the_frontier_together_and_unknown_ones_do_not() -> None:
+    found = _spent(a=(5, 1.0), b=(5, 1.0), c=(1, None), d=(1, float("nan")))
+    assert found["frontiers"]["train_seconds"] == ["t-a", "t-b"]
+    assert found["frontiers"]["peak_memory"] == []  # of results that do not tell
+
+
+def test_where_more_is_better_the_frontier_goes_the_other_way() -> None:
+    rows = [_row("t-a", 1.0, better="higher", parameters=10)]
+    rows += [_row("t-b", 2.0, better="higher", parameters=20)]
+    rows += [_row("t-c", 1.5, better="higher", parameters=30)]
+    details = {row["experiment"]: _details([1] * 20) for row in rows}
+    (group,) = compare(rows, details, "stlm")["datasets"]
+    assert group["frontiers"]["parameters"] == ["t-b", "t-a"]
+
+
+def test_the_points_of_all_curves_are_rows_of_a_table() -> None:
+    rows = [_row("t-stlm", 5.0), _row("t-gru", 6.0, fitted="train+validation")]
+    details = {row["experiment"]: _details([1] * 20) for row in rows}
+    details["t-gru"]["curves"][0]["y"] = [0.1, float("nan")]
+    found, chart = points(compare(rows, details, "stlm"), details), "MAE (MAE by minutes)"
+    assert list(csv.reader(found.splitlines())) == [
+        ["chart", "experiment", "x", "y"],
+        [f"ring: {chart}", "t-stlm", "5", "1.0"],
+        [f"ring: {chart}", "t-stlm", "10", "2.0"],
+        [f"ring, fitted on training and validation parts: {chart}", "t-gru", "5", "0.1"],
+    ]
+
+
+def test_the_scores_are_those_of_the_rows() -> None:
+    found = scores(_example())
+    assert set(found) == {"t-stlm", "t-gru"}
+    assert found["t-gru"] == {"mae_at_60": 2.0, "mae_to_15": 1.0, "mae_to_60": 5.5}

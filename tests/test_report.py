@@ -163,6 +163,8 @@ def test_every_chart_says_in_words_what_it_shows() -> None:
     assert said == {
         "Difference in RMSE to 60 (km/h), lower is better, against ring-stlm",
         "km/h: ring-gru, ring-stlm",
+        "RMSE to 60, km/h, lower is better, over the time of one fit: ring-gru, "
+        "ring-stlm",
     }
 
 
@@ -215,7 +217,8 @@ def test_labels_of_curves_never_overlap(count: int) -> None:
     for one in details.values():
         one["curves"][0]["y"] = [1.0, 2.0, 3.0]
     page = html_report(comparison, details, {})
-    found = re.findall(r'<text x="[\d.]+" y="([\d.]+)"[^>]*>e\d\d-m', page)
+    at = r'<text x="[\d.]+" y="([\d.]+)" text-anchor="start"[^>]*>e\d\d-m'
+    found = re.findall(at, page)
     heights = sorted(map(float, found))
     assert len(heights) == count
     assert all(np.diff(heights) >= 16.9)
@@ -225,3 +228,68 @@ def test_labels_of_curves_never_overlap(count: int) -> None:
 def test_a_missing_picture_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"gone\.png"):
         html_report(*_inputs(), {"ring-gru": [tmp_path / "gone.png"]})
+
+
+def _costs(**seconds: float) -> tuple[Json, dict[str, Json]]:
+    comparison, details = _inputs(tuple(f"r-{name}" for name in seconds))
+    rows = comparison["datasets"][0]["rows"]
+    for row in rows:
+        row["train_seconds"] = seconds[row["experiment"].removeprefix("r-")]
+    return compare(rows, details, "stlm"), details
+
+
+def test_the_chart_of_costs_names_whom_no_other_beats() -> None:
+    page = html_report(*_costs(gru=20.0, stlm=10.0, mlp=5.0, rnn=8.0), {})
+    chart = page.split("What it costs")[1].split("</svg>")[0]
+    assert re.findall(r'class="halo">([\w-]+)<', chart) == ["r-mlp", "r-stlm", "r-gru"]
+    assert re.findall(r"<title>([\w-]+)</title>", chart) == [
+        *("r-gru", "r-stlm", "r-mlp", "r-rnn"),
+    ]
+    assert "time of one fit, s, logarithmic" in chart
+    assert ">10</text>" in chart and ">20</text>" in chart
+
+
+@pytest.mark.parametrize(
+    "seconds, unit, ticks",
+    [
+        ((1.0, 100.0), "s", ["1", "10", "100"]),
+        ((100.0, 140.0), "min", ["2", "2.5"]),
+        ((60.0, 6000.0), "min", ["1", "10", "100"]),
+        ((900.0, 90000.0), "h", ["1", "10"]),
+    ],
+)
+def test_times_have_the_largest_unit_of_which_there_are_two(
+    seconds: tuple[float, float], unit: str, ticks: list[str]
+) -> None:
+    page = html_report(*_costs(gru=seconds[0], stlm=seconds[1]), {})
+    chart = page.split("What it costs")[1].split("</svg>")[0]
+    assert f"time of one fit, {unit}, logarithmic" in chart
+    found = re.findall(r'y="320.0" text-anchor="middle" class="ax">([\d.]+)<', chart)
+    assert set(ticks) <= set(found) and len(found) >= 2
+
+
+def test_one_experiment_has_a_table_of_costs_and_no_chart() -> None:
+    page = html_report(*_inputs(("ring-stlm",)), {})
+    found = page.split("What it costs")[1]
+    assert "Pareto-optimal in" in found and "<svg" not in found.split("<table")[0]
+
+
+@pytest.mark.parametrize("low, log", [(0.01, True), (0.9, False), (-1.0, False)])
+def test_a_learning_curve_is_logarithmic_where_it_can_be_and_pays(
+    low: float, log: bool
+) -> None:
+    comparison, details = _inputs()
+    for one in details.values():
+        one["curves"][0] |= {"y": [1.0, low, low], "y_scale": "log"}
+    page = html_report(comparison, details, {})
+    assert ("km/h, logarithmic" in page) == log
+    assert (">0.1</text>" in page) == log
+
+
+def test_what_failed_or_is_missing_is_listed_as_text() -> None:
+    failed = {"run": EVIL, "id": "abc", "error": f"Diverged: {EVIL}"}
+    page = html_report(*_inputs(), {}, [failed], [EVIL])
+    text = "".join(_Page(page).text)
+    assert f"Without a result: {EVIL}." in text and f"Diverged: {EVIL}" in text
+    assert '<a href="#amiss">' in page and "script" not in _Page(page).tags
+    assert "amiss" not in html_report(*_inputs(), {})

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from html import escape
 from typing import NamedTuple
 
-from engram.tables import Json, differences
+from engram.tables import Json, differences, label
 
 Scale = Callable[[float], float]
 
@@ -23,6 +23,7 @@ SHAPES = (  # a second sign beside the colour: 7 and 4 make 28 pairs
     "M0-5.2L5.2 0 0 5.2-5.2 0z",
     "M0-4.8L4.8 3.8h-9.6z",
 )
+UNITS = {"h": 3600, "min": 60, "s": 1}  # the largest of which there are two
 DASHES = ("", "7 4", "2 4")  # experiments of one model in one dataset
 WIDE = '<div class="wide" tabindex="0">'  # scrolls by itself on a phone
 
@@ -61,12 +62,40 @@ def _scale(low: float, high: float, start: float, end: float) -> Scale:
     return lambda value: start + (value - low) / ((high - low) or 1.0) * (end - start)
 
 
+def _log(scale: Scale) -> Scale:
+    return lambda value: scale(math.log10(value))
+
+
 def _ticks(low: float, high: float) -> list[float]:
     rough = (high - low) / 5 or 1.0
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(k * power for k in (1, 2, 5, 10) if k * power >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
     return [step * k for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Returns powers of ten, or also twice and five times them, or even steps."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1,), (1, 2, 5)):
+        wanted = [k * 10.0**n for n in powers for k in factors]
+        found = [value for value in wanted if low <= value <= high]
+        if len(found) >= 3:
+            return found
+    return _ticks(low, high)
+
+
+def _upright(
+    low: float, high: float, bottom: float, log: bool = False
+) -> tuple[Scale, list[float]]:
+    """Returns the scale of an upright axis from `bottom` to 28, and its ticks."""
+    if log:
+        ends = low / 1.1, high * 1.1
+        scale = _scale(*map(math.log10, ends), bottom, 28)
+        return _log(scale), _log_ticks(*ends)
+    pad = (high - low) * 0.04
+    ends = low - pad, high + pad
+    return _scale(*ends, bottom, 28), _ticks(*ends)
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", css: str = "") -> str:
@@ -105,10 +134,11 @@ def lines(curves: list[tuple[str, Json]], signs: dict[str, Mark]) -> str:
     first = curves[0][1]
     xs, ys = zip(*(point for _, points in drawn for point in points), strict=True)
     bottom = max(300, LABEL * len(drawn) + 30)
-    pad = (max(ys) - min(ys)) * 0.04
+    log = first.get("y_scale") == "log" and min(ys) > 0 and max(ys) > 3 * min(ys)
     x = _scale(min(xs), max(xs), 52, WIDTH - SIDE)
-    y = _scale(min(ys) - pad, max(ys) + pad, bottom, 28)
-    parts = [_text(0, 12, first["y_label"], css="ax")]
+    y, ticks = _upright(min(ys), max(ys), bottom, log)
+    what = f"{first['y_label']}{', logarithmic' if log else ''}"
+    parts = [_text(0, 12, what, css="ax")]
     parts += [
         _text(
             x((min(xs) + max(xs)) / 2),
@@ -118,7 +148,7 @@ def lines(curves: list[tuple[str, Json]], signs: dict[str, Mark]) -> str:
             "ax",
         )
     ]
-    for tick in _ticks(min(ys) - pad, max(ys) + pad):
+    for tick in ticks:
         parts += [_rule(52, y(tick), WIDTH - SIDE, y(tick))]
         parts += [_text(44, y(tick) + 4, _tick(tick), "end", "ax")]
     own = sorted(set(xs))
@@ -144,6 +174,50 @@ def _line(name: str, at: list[tuple[float, float]], end: float, mark: Mark) -> s
         WIDTH - SIDE + 32, end + 4, _short(name)
     )
     return line + dots + _rule(a, b, WIDTH - SIDE + 22, end, thin) + name
+
+
+def scatter(group: Json, signs: dict[str, Mark]) -> str:
+    """Draw the metric over the time of one fit, and name whom no other beats in both."""
+    key = group["sort_by"]
+    at = {
+        row["experiment"]: (row["train_seconds"], row["metrics"][key])
+        for row in group["rows"]
+        if row["train_seconds"] and row["metrics"].get(key) is not None
+    }
+    if len(at) < 2:
+        return ""
+    xs, ys = zip(*at.values(), strict=True)
+    ends = min(xs) / 1.1, max(xs) * 1.1
+    x = _log(_scale(*map(math.log10, ends), 60 + SIDE, WIDTH - 20))
+    y, ticks = _upright(min(ys), max(ys), 300)
+    measured = f", {group['unit']}" if group["unit"] else ""
+    what = f"{label(key)}{measured}, {group['better']} is better"
+    parts = [_text(0, 12, what, css="ax")]
+    unit = next((u for u, seconds in UNITS.items() if ends[1] >= 2 * seconds), "s")
+    about = f"time of one fit, {unit}, logarithmic"
+    parts += [_text((60 + SIDE + WIDTH) / 2, 342, about, "middle", "ax")]
+    for tick in ticks:
+        parts += [_rule(52, y(tick), WIDTH - 20, y(tick))]
+        parts += [_text(44, y(tick) + 4, _tick(tick), "end", "ax")]
+    for tick in _log_ticks(*(end / UNITS[unit] for end in ends)):
+        parts += [_text(x(tick * UNITS[unit]), 320, _tick(tick), "middle", "ax")]
+    for name, (a, b) in at.items():
+        told = f"<title>{escape(name)}</title>{signs[name].dot(x(a), y(b))}"
+        parts += [f"<g>{told}</g>"]
+    led = [name for name in group["frontiers"]["train_seconds"] if name in at]
+    places = sorted((x(at[name][0]), y(at[name][1]), name) for name in led)
+    parts += _frontier(places, above=group["better"] == "higher")
+    return _svg(350, parts, f"{what}, over the time of one fit: {', '.join(at)}")
+
+
+def _frontier(ends: list[tuple[float, float, str]], above: bool) -> list[str]:
+    """Name points from left to right, on the side where none beats them."""
+    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y, _ in ends)
+    parts = [f'<path d="{path}" fill="none" stroke="var(--soft)" opacity=".5"/>']
+    places = _spread([y - 6 if above else y + 16 for _, y, _ in ends], 300)
+    for (x, _, name), place in zip(ends, places, strict=True):
+        parts += [_text(x - 8, place, _short(name), "end", "halo")]
+    return parts
 
 
 def _spread(wanted: list[float], bottom: float) -> list[float]:

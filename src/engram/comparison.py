@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 import json
 import math
 import re
@@ -100,8 +102,9 @@ def compare(
 
     Returns:
         Plain numbers and text: `datasets` holds the groups, each with `id` (unique),
-        `dataset`, `fitted`, `rows` (best first) and `differences`; a number that does
-        not exist is None.
+        `dataset`, `fitted`, `rows` (best first), `differences` and `frontiers` (by
+        cost, of whom no other is as cheap and as good); a number that does not exist
+        is None.
     """
     models = [reference] if isinstance(reference, str) else list(reference)
     firsts: dict[str, Json] = {}
@@ -124,11 +127,11 @@ def compare(
 
 
 def _known(published: Sequence[Json], rows: list[Json]) -> None:
-    scores = {row["experiment"]: row["metrics"] for row in rows}
+    measured = {row["experiment"]: row["metrics"] for row in rows}
     for one in published:
         name, metric = one["experiment"], one["metric"]
-        if metric not in scores.get(name, {}):
-            known = sorted(scores[name]) if name in scores else sorted(scores)
+        if metric not in measured.get(name, {}):
+            known = sorted(measured.get(name, measured))
             raise ValueError(
                 f"published: no {metric!r} of {name!r} to stand beside. Known: {known}"
             )
@@ -141,6 +144,7 @@ def _group(rows: list[Json], details: dict[str, Json], models: list[str]) -> Jso
     group = {key: first[key] for key in ("dataset", "fitted", *SHARED)}
     group["id"] = first["dataset"] + first["fitted"].removeprefix("train")
     group |= {"rows": sorted(rows, key=_rank), "reference": base, "differences": []}
+    group["frontiers"] = {cost: _frontier(group["rows"], cost) for cost in tables.COSTS}
     group["signatures"] = details[first["experiment"]].get("signatures", {})
     if base is not None:
         others = [row for row in group["rows"] if row["experiment"] != base]
@@ -154,6 +158,25 @@ def _rank(row: Json) -> tuple[bool, float, str]:
     if value is None or not math.isfinite(value):
         return True, 0.0, row["experiment"]
     return False, value if row["better"] == "lower" else -value, row["experiment"]
+
+
+def _frontier(rows: list[Json], cost: str) -> list[str]:
+    """Returns of whom no other is as cheap and as good, and in one of both better.
+
+    Those without a number of the cost or the metric are left out.
+    """
+    at = {
+        row["experiment"]: (row[cost], _rank(row)[1])
+        for row in rows
+        if row.get(cost) is not None and not _rank(row)[0]
+    }
+    return [
+        name
+        for name, mine in at.items()
+        if not any(
+            a <= mine[0] and b <= mine[1] and (a, b) != mine for a, b in at.values()
+        )
+    ]
 
 
 def _same(keys: tuple[str, ...], a: Json, b: Json, name_a: str, name_b: str) -> None:
@@ -202,8 +225,8 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def as_json(comparison: Json) -> str:
-    """Write the comparison as JSON: sorted keys, null for numbers that do not exist."""
+def as_json(comparison: Json | list[Json]) -> str:
+    """Write a comparison, or what is listed of it, as JSON."""
     text = json.dumps(comparison, indent=2, ensure_ascii=False, allow_nan=False)
     return text + "\n"
 
@@ -228,6 +251,28 @@ def summary(comparison: Json, missing: Sequence[str] = ()) -> list[Json]:
     keys = "unit better metric ours std published source".split()
     none = dict.fromkeys(keys) | {"difference": "not run yet"}
     return listed + [{"id": name, "seeds": [], **none} for name in missing]
+
+
+def scores(comparison: Json) -> Json:
+    """Give each experiment's metrics by name, as `dvc metrics diff` compares them."""
+    rows = [row for group in comparison["datasets"] for row in group["rows"]]
+    return {row["experiment"]: row["metrics"] for row in rows}
+
+
+def points(comparison: Json, details: dict[str, Json]) -> str:
+    """Write the points of all curves as CSV, which `dvc plots` draws."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["chart", "experiment", "x", "y"])
+    for group in comparison["datasets"]:
+        for row in group["rows"]:
+            for curve in details[row["experiment"]]["curves"]:
+                axes = f"{curve['y_label']} by {curve['x_label']}"
+                chart = f"{tables.heading(group)}: {curve['title']} ({axes})"
+                for x, y in zip(curve["x"], curve["y"], strict=True):
+                    if y is not None and math.isfinite(y):
+                        table.writerow([chart, row["experiment"], _plain(x), _plain(y)])
+    return text.getvalue()
 
 
 def markdown(comparison: Json) -> str:

@@ -140,7 +140,7 @@ def _measured(about: Json, metrics: Json) -> str:
     first, unit = tables.label(metrics["sort_by"]), metrics["unit"]
     told = f"{first}{f', in {unit},' if unit else ''} is what models are ranked by:"
     told += f" {metrics['better']} is better."
-    meant = {pattern for key in keys for pattern in tables._patterns(key)}
+    meant = {pattern for key in keys for pattern in tables.patterns(key)}
     lines = [words for pattern, words in tables.MEANINGS.items() if pattern in meant]
     more = f" {'; '.join(lines)}." if lines else ""
     return f"{said} {told}{more}\n\n{_table(rows)}"

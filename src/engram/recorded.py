@@ -19,6 +19,7 @@ class Run:
         id: MLflow's.
         name: its name.
         status: `"FINISHED"`, `"FAILED"`, `"RUNNING"` or `"KILLED"`.
+        began: when, in milliseconds since 1970.
         params: as recorded, all of them text.
         metrics: of each the last value.
         tags: as recorded.
@@ -28,6 +29,7 @@ class Run:
     id: str
     name: str
     status: str
+    began: int
     params: dict[str, str]
     metrics: dict[str, float]
     tags: dict[str, str]
@@ -44,17 +46,37 @@ def run(run_id: str) -> Run | None:
     return _run(found) if found.info.lifecycle_stage == "active" else None
 
 
-def find(tags: dict[str, str]) -> list[Run]:
-    """Returns all runs with these tags, the newest first."""
+def find(tags: dict[str, str], status: str | None = None) -> list[Run]:
+    """Returns all runs with these tags, and that status if one is given, newest first."""
     tracking.open_store()
-    text = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+    texts = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+    texts += [f"attributes.status = '{status}'"] if status else []
     found = mlflow.search_runs(
         search_all_experiments=True,
-        filter_string=text,
+        filter_string=" and ".join(texts),
         order_by=["attributes.start_time DESC"],
         output_format="list",
     )
     return [_run(one) for one in found]
+
+
+def failures(suite: str, experiments: list[str]) -> list[dict[str, str]]:
+    """Returns the runs that failed after the last one of their experiment that did not.
+
+    Each has `run`, `id` and `error`, the last line of its log. Trials of a sweep are not
+    among them.
+    """
+    told = []
+    for failed in find({"suite": suite}, "FAILED"):
+        name = failed.tags.get("experiment")
+        if name not in experiments or "trial" in failed.tags:
+            continue
+        good = find({"suite": suite, "experiment": name}, "FINISHED")
+        if not good or good[0].began < failed.began:
+            log = (artifact(failed.id, "log.txt") or b"no log").decode(errors="replace")
+            error = log.strip().splitlines()[-1]
+            told.append({"run": failed.name, "id": failed.id, "error": error})
+    return told
 
 
 def kept(run_id: str) -> Run | None:
@@ -73,6 +95,7 @@ def _run(found) -> Run:
         found.info.run_id,
         found.info.run_name,
         found.info.status,
+        found.info.start_time,
         dict(found.data.params),
         dict(found.data.metrics),
         {k: v for k, v in found.data.tags.items() if not k.startswith("mlflow.")},

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from engram import tables
-from engram.charts import WIDE, Mark, intervals, lines, marks
+from engram.charts import WIDE, Mark, intervals, lines, marks, scatter
 from engram.tables import Json, Table
 
 SIGN = 'width="12" height="12" aria-hidden="true"'
@@ -16,8 +17,8 @@ STYLE = """
 :root{color-scheme:light dark;--ink:#1c2227;--soft:#5d6973;--line:#dfe4e8;--page:#fff;
 --card:#f6f8f9;--bad:#a8380b;--good:#0a6b50;--c0:#0072b2;--c1:#d55e00;--c2:#00916a;
 --c3:#c0609a;--c4:#b98200;--c5:#3f9fd6;--c6:#7b2452}
-@media(prefers-color-scheme:dark){:root{--ink:#e4e9ed;--soft:#9aa7b1;--line:#323b43;
---page:#14181b;--card:#1c2226;--bad:#f2935f;--good:#4fcfa4;--c0:#4b9fe0;--c1:#f07a2b;
+@media screen and (prefers-color-scheme:dark){
+:root{--ink:#e4e9ed;--soft:#9aa7b1;--line:#323b43;--page:#14181b;--card:#1c2226;--bad:#f2935f;--good:#4fcfa4;--c0:#4b9fe0;--c1:#f07a2b;
 --c2:#2bc093;--c3:#e08fc0;--c4:#e6b036;--c5:#8bd0f7;--c6:#f0e442}}
 *{box-sizing:border-box}
 body{margin:0 auto;max-width:70rem;padding:2.5rem 1.25rem 5rem;color:var(--ink);
@@ -50,6 +51,12 @@ figure{margin:0 0 1.4rem}img{max-width:100%;height:auto;border-radius:4px;
 background:#fff;display:block}
 @media(max-width:34rem){.t2 tr>:nth-child(2){display:none}
 th{white-space:normal}th:first-child{min-width:8rem}}
+.words th,.words td{text-align:left}.words td{white-space:normal;overflow-wrap:anywhere}
+.halo{paint-order:stroke;stroke:var(--page);stroke-width:4px}
+@media print{body{max-width:none;padding:0;font-size:11pt}.wide{overflow:visible}
+.wide>svg{min-width:0}h2,h3{break-after:avoid}figure,svg,tr{break-inside:avoid}
+th,td{white-space:normal;overflow-wrap:anywhere}th:first-child{position:static}
+details::details-content{content-visibility:visible;block-size:auto}}
 """
 
 
@@ -57,6 +64,8 @@ def html_report(
     comparison: Json,
     details: dict[str, Json],
     figures: dict[str, list[Path]],
+    failures: Sequence[Json] = (),
+    missing: Sequence[str] = (),
     title: str = "Comparison of experiments",
 ) -> str:
     """Write the whole comparison as one page of HTML.
@@ -65,6 +74,8 @@ def html_report(
         comparison: What `engram.comparison.compare` returned.
         details: Contents of `<experiment>.details.json` by experiment.
         figures: PNG files by experiment; forecasts come first on the page.
+        failures: Runs that failed, each with `run`, `id` and `error`.
+        missing: Experiments without a result.
         title: Heading of the page.
 
     Returns:
@@ -74,10 +85,12 @@ def html_report(
     links = [
         f'<a href="#d{i}">{escape(tables.heading(g))}</a>' for i, g in enumerate(groups)
     ]
+    links += ['<a href="#amiss">Not here</a>'] if failures or missing else []
     body = [f"<h1>{escape(title)}</h1>", f'<p class="soft">{" · ".join(links)}</p>']
     for index, group in enumerate(groups):
         body += [f'<h2 id="d{index}">{escape(tables.heading(group))}</h2>']
         body += _section(group, details, figures, marks(comparison, group))
+    body += _amiss(failures, missing)
     head = (
         f'<meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -117,9 +130,24 @@ def _section(
     for title in dict.fromkeys(curve["title"] for _, curve in curves):
         parts += [f"<h3>{escape(title)}</h3>"]
         parts += [lines([(n, c) for n, c in curves if c["title"] == title], signs)]
+    parts += ["<h3>What it costs</h3>", scatter(group, signs)]
+    parts += [_table(tables.cost(group), signs, None, "t1")]
     full = _table(tables.metrics(group), {}, None, "t1")
     parts += ["<h3>Details</h3>", _folded("All metrics", full)]
     return parts + [_figures(row["experiment"], figures) for row in group["rows"]]
+
+
+def _amiss(failures: Sequence[Json], missing: Sequence[str]) -> list[str]:
+    """Lists what there is no result of, and the runs that failed."""
+    parts = ['<h2 id="amiss">Not here</h2>'] if failures or missing else []
+    if missing:
+        parts += [f"<p>Without a result: {escape(', '.join(missing))}.</p>"]
+    if failures:
+        told = "Runs that failed after the last one of their experiment that did not:"
+        table = [["Run", "Id", "How it ended"]]
+        table += [[one["run"], one["id"], one["error"]] for one in failures]
+        parts += [f"<p>{told}</p>", _table(table, {}, None, "words")]
+    return parts
 
 
 def _lead(group: Json) -> str:

@@ -18,6 +18,11 @@ SPELT |= {
     "sacrebleu": "sacreBLEU",
 }
 MISSING = "–"
+COSTS = {  # less is better
+    "train_seconds": "Time of one fit",
+    "peak_memory": "Peak memory",
+    "parameters": "Parameters",
+}
 MEANINGS = {  # of a metric's key, or else of its parts; the first words are patterns
     "squared_error": "squared error is summed over the pixels of an image, from 0 to 1",
     "mape": "MAPE is in per cent",
@@ -62,7 +67,7 @@ def facts(group: Json) -> str:
     """Say in one line what the numbers are."""
     unit, rows, fitted = group["unit"], group["rows"], PARTS[group["fitted"]]
     seeds = {", ".join(map(str, row["seeds"])) or "none" for row in rows}
-    meant = {pattern for key in _keys(group) for pattern in _patterns(key.lower())}
+    meant = {pattern for key in _keys(group) for pattern in patterns(key.lower())}
     said = [f"{group['better'].capitalize()} is better"]
     said += [f"numbers in {unit}"] if unit else []
     said += [f"fitted on the {fitted}", f"seeds: {' or '.join(sorted(seeds))}"]
@@ -73,7 +78,7 @@ def facts(group: Json) -> str:
     return "; ".join(said) + "."
 
 
-def _patterns(key: str) -> list[str]:
+def patterns(key: str) -> list[str]:
     """Returns the patterns of `MEANINGS` that a metric's key, or parts of it, follow."""
     whole = [pattern for pattern in MEANINGS if re.fullmatch(pattern, key)]
     return whole or [p for p in MEANINGS if re.search(rf"(^|_){p}(_|$)", key)]
@@ -129,6 +134,20 @@ def note(group: Json, paired: Json, reference: str, resamples: int) -> str:
     if all(len(row["seeds"]) < 2 for row in group["rows"]):
         text += " One seed each, so the spread between trainings is not included."
     return text
+
+
+def cost(group: Json) -> Table:
+    """Tabulate what a fit costs, and by which cost no other is as cheap and as good."""
+    table = [
+        ["Experiment", label(group["sort_by"]), *COSTS.values(), "Pareto-optimal in"]
+    ]
+    for row in group["rows"]:
+        spent = [_time(row["train_seconds"]), _memory(row.get("peak_memory"))]
+        spent += [number(row["parameters"], "{:,.0f}")]
+        led = [k for k in COSTS if row["experiment"] in group["frontiers"].get(k, ())]
+        words = ", ".join(COSTS[key].lower() for key in led) or MISSING
+        table.append([row["experiment"], score(row, group["sort_by"]), *spent, words])
+    return table
 
 
 def published(group: Json) -> Table:
@@ -196,6 +215,10 @@ def _decimals(*values: float | None) -> int:
 
 def _epoch(epoch: float | None) -> str:
     return number(epoch, "{:.0f}" if epoch is None or epoch % 1 == 0 else "{:.1f}")
+
+
+def _memory(mebibytes: float | None) -> str:
+    return number(mebibytes, "{:,.0f} MiB")
 
 
 def _time(seconds: float | None) -> str:

@@ -146,6 +146,14 @@ def restored(
         rest()
 
 
+@contextlib.contextmanager
+def summing_up(name: str, group: str) -> Iterator[str]:
+    """Opens a run that no model comes from, such as a comparison, and yields its id."""
+    open_store(group)
+    with delivery.opened(run_name=name, tags=_tags({})) as run_id:
+        yield run_id
+
+
 def parent(name: str, group: str, params: dict[str, Any]) -> str:
     """Opens a run for others to stand below, and returns its id."""
     open_store(group)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -68,10 +69,12 @@ class Trained:
     best_epoch: int | None  # None for a mean of epochs
     held_loss: float | None  # on validation, of the weights kept
     seconds: float  # without watching
+    peak_memory: float  # MiB, the most that the process had in memory by then
 
     def about(self) -> dict[str, Any]:
         """Returns what `run.json` keeps of this seed."""
-        kept = ("run_id", "fitted", "rate", "best_epoch", "held_loss", "seconds")
+        left = ("seed", "model", "history")
+        kept = [one.name for one in dataclasses.fields(self) if one.name not in left]
         return {key: getattr(self, key) for key in kept}
 
 
@@ -202,11 +205,16 @@ def _fit(
     elif held:
         held_loss = min(history["val_loss"])
         best_epoch = 1 + history["val_loss"].index(held_loss)
-    size = {"parameters": model.count_params(), "seconds": seconds}
-    record(size, how.stop_after)
+    cost = {"seconds": seconds, "peak_memory": _peak_memory()}
+    record({"parameters": model.count_params(), **cost}, how.stop_after)
     return Trained(
-        seed, rate, fitted, run_id, model, history, best_epoch, held_loss, seconds
+        seed, rate, fitted, run_id, model, history, best_epoch, held_loss, **cost
     )
+
+
+def _peak_memory() -> float:
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def _held_loss(trained: Trained) -> float:

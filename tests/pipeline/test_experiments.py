@@ -65,7 +65,8 @@ def runs(queued):
             store.execute("select key, value from tags where run_uuid = ?", (run_id,))
         )
         tags |= {"status": status, "place": place.removeprefix("file://")}
-        found.setdefault(tags["dvc.experiment"], []).append(tags)
+        if "train@" in tags["dvc.stage"]:
+            found.setdefault(tags["dvc.experiment"], []).append(tags)
     return found
 
 

@@ -1,6 +1,7 @@
 """`dvc repro` runs what a change touches, and nothing else."""
 
 import hashlib
+import json
 import re
 import shutil
 import sqlite3
@@ -56,6 +57,7 @@ def first(tmp_path_factory, warm):
     done = _dvc(folder, "init", "--quiet")
     assert done.returncode == 0, done.stderr
     (folder / ".dvc/config").write_text("[core]\n    analytics = false\n")
+    shutil.copytree(toy.ROOT / ".dvc/plots", folder / ".dvc/plots")
     _git(folder, "add", ".")
     _git(folder, "commit", "--quiet", "-m", "The toy suite")
     return folder, _dvc(folder, "repro", warm=warm)
@@ -93,12 +95,76 @@ def test_every_run_tells_its_stage_and_its_commit(first):
     for name, status, key, value in rows:
         assert status == "FINISHED"
         tags.setdefault(name.split()[0], {})[key] = value
-    assert set(tags) == set(EXPERIMENTS)  # evaluate continues the run of train
+    stages = {name: f"train@{name}" for name in EXPERIMENTS}  # which evaluate continues
+    stages["comparison"] = "compare"
+    assert set(tags) == set(stages)
     for name, found in tags.items():
         assert found["git.commit"] == commit.stdout.strip()
         assert found["git.dirty"] == "no"
         assert found["suite"] == "tour"
-        assert found["dvc.stage"].endswith(f"train@{name}")
+        assert found["dvc.stage"].endswith(stages[name])
+
+
+def test_mlflow_has_the_report(first):
+    folder, _ = first
+    store = sqlite3.connect(folder / "mlruns/mlflow.db")
+    query = "select artifact_uri from runs where name = 'comparison of tour'"
+    ((place,),) = store.execute(query).fetchall()
+    kept = Path(place.removeprefix("file://"), "report.html")
+    assert kept.read_bytes() == (folder / "results/report.html").read_bytes()
+
+
+def test_dvc_tells_metrics_and_plots_of_two_revisions_apart(again, warm):
+    def change(values):
+        values["experiments"]["toy-gru"]["args"]["units"] = 4
+
+    _git(again, "add", ".")
+    _git(again, "commit", "--quiet", "-m", "The results")
+    before = json.loads((again / "results/metrics.json").read_text())["toy-gru"]
+    _change(again, change)
+    assert _dvc(again, "repro", warm=warm).returncode == 0
+    after = json.loads((again / "results/metrics.json").read_text())["toy-gru"]
+    done = _dvc(again, "metrics", "diff", "--json", "--precision", "12")
+    found = json.loads(done.stdout)["results/metrics.json"]
+    changed = [key for key in after if after[key] != before[key]]
+    assert set(found) == {f"toy-gru.{key}" for key in changed} and changed
+    for key in changed:
+        told = found[f"toy-gru.{key}"]
+        assert told["old"] == pytest.approx(before[key], abs=1e-9)
+        assert told["new"] == pytest.approx(after[key], abs=1e-9)
+    done = _dvc(again, "plots", "diff", "HEAD", "--json", "--split")
+    assert done.returncode == 0, done.stderr
+    plots = json.loads(done.stdout)["data"]
+    assert set(plots) == {"results/curves.csv", "results/summary.json"}
+    for drawn in plots.values():
+        (one,) = drawn
+        assert set(one["revisions"]) == {"HEAD", "workspace"}
+        assert one["content"]["columns"] == 2  # our template
+        points = one["anchor_definitions"]["<DVC_METRIC_DATA>"]
+        assert {point["rev"] for point in points} == {"HEAD", "workspace"}
+
+
+def test_a_failed_run_stands_in_the_report_until_the_experiment_succeeds(again, warm):
+    toy.write_csv(again / "wild.csv", last_line="1e30,1e30,1e30,1e30")
+
+    def wild(values):
+        values["datasets"]["toy"]["file"] = "wild.csv"
+
+    def tame(values):
+        values["datasets"]["toy"]["file"] = "toy.csv"
+        values["experiments"]["toy-gru"]["args"]["units"] = 4
+
+    _change(again, wild)
+    assert _dvc(again, "repro", "train@toy-gru", warm=warm).returncode != 0
+    done = _dvc(again, "repro", "--force", "--single-item", "compare", warm=warm)
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (again / "results/report.html").read_text()
+    assert "Not here" in page and "toy-gru seed" in page
+    assert "Diverged: the loss is" in page
+    _change(again, tame)
+    done = _dvc(again, "repro", warm=warm)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Not here" not in (again / "results/report.html").read_text()
 
 
 def test_a_second_repro_runs_no_stage(again):

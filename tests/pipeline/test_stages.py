@@ -29,6 +29,7 @@ EXEMPT = (
     "params.py",
     "param_forms",
     "tracking.py",
+    "recorded.py",
     "repository.py",
     "delivery.py",
     "outbox.py",
@@ -133,7 +134,8 @@ def test_a_stage_loads_the_modules_of_its_own_folder(corridor, name):
 def test_a_light_stage_never_loads_tensorflow(corridor, name):
     modules = corridor[1][name].modules
     assert "engram.params" in modules
-    assert not {"tensorflow", "keras", "mlflow"} & set(modules)
+    assert not {"tensorflow", "keras"} & set(modules)
+    assert name == "compare" or "mlflow" not in modules
 
 
 def test_every_seed_has_a_model_a_history_and_a_run(corridor):
@@ -186,6 +188,26 @@ def test_evaluation_reports_the_training_it_measured(corridor):
         assert about["seeds"] == block["train"]["seeds"]
         assert set(about["headline"]) <= set(about["metrics"])
         assert all(value > 0 for value in about["metrics"].values())
+        runs = json.loads((store / f"runs/{name}/run.json").read_text()).values()
+        assert about["peak_memory"] == max(run["peak_memory"] for run in runs)
+        assert 100 < about["peak_memory"] < 20_000  # MiB
+
+
+def test_evaluation_hands_on_the_learning_curves_of_what_is_trained(corridor):
+    store, _ = corridor
+    for name, block in SUITE.items():
+        details = json.loads((store / f"metrics/{name}.details.json").read_text())
+        found = [c for c in details["curves"] if c["title"].startswith("Learning")]
+        history = json.loads((store / f"runs/{name}/history.json").read_text())
+        key = "loss" if block == REFIT else "val_loss"
+        losses = [seed[key] for seed in history.values()]
+        if len(losses[0]) < 2:
+            assert found == []
+            continue
+        (curve,) = found
+        means = [sum(at) / len(at) for at in zip(*losses, strict=True)]
+        assert curve["y"] == pytest.approx(means)
+        assert curve["x"] == list(range(1, 1 + len(losses[0])))
 
 
 def test_mlflow_has_the_settings_numbers_data_and_pictures_of_a_run(corridor):

@@ -9,6 +9,7 @@ matplotlib.use("Agg")  # files only; no screen needed
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.projections.polar import PolarAxes
+from matplotlib.ticker import MaxNLocator
 
 INK, TRUTH, FORECAST = "#1f2933", "#9aa5b1", "#0b7285"
 
@@ -110,6 +111,7 @@ def error_by_detector(found: dict[str, Any]) -> plt.Figure:
     axis.fill_between(
         range(1, len(mae) + 1), np.sort(mae)[::-1], color=FORECAST, step="mid"
     )
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axis.set_xlabel("detectors, worst first")
     axis.set_ylabel(f"MAE in {unit}")
     axis.set_title("Error by detector", loc="left", color=INK)
