@@ -8,8 +8,7 @@ inputs are scaled as `spec.json`, which is put beside it, says. It is loaded aga
 answers rows of the validation part as Keras does, or nothing is written.
 
 Of a GAN the generator is exported. A translator decodes step by step, outside of its
-network: `engram promote` serves it. Forecasters that read the time of day can become a
-SavedModel alone: tf2onnx makes an input of the clock's steps.
+network: `engram promote` serves it.
 """
 
 import argparse

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -114,7 +115,8 @@ def convolutional(
 
 def _clock(slot, steps: int, day: int):
     """Returns the time of day of the `steps` intervals before `slot`, `(B, T, 2)`."""
-    before = ops.arange(-steps, 0, dtype="float32")  # (T,)
+    # of NumPy: tf2onnx would take a tensor of Keras for an input of the model
+    before = np.arange(-steps, 0, dtype="float32")  # (T,)
     angle = (ops.cast(ops.expand_dims(slot, -1), "float32") + before) * (
         2 * math.pi / day
     )
