@@ -17,17 +17,11 @@ def main(name: str) -> None:
     prepared, out = Path("data/prepared", experiment["dataset"]), Path("runs", name)
     spec = json.loads((prepared / "spec.json").read_text())
     task = tasks.task(experiment["task"])
+    build = functools.partial(models.of_experiment, experiment, spec)
     batches = functools.partial(task.batches, prepared, batch_size=block["batch_size"])
     watch = None
     if hasattr(task, "watch"):
         watch = functools.partial(task.watch, prepared=prepared)
-
-    def build(learning_rate, seed):
-        word, start = experiment["model"], Path(experiment["start"])
-        model = models.build(word, spec, learning_rate, **experiment["args"])
-        if start.name == "pretrained":
-            models.start(word, model, start / f"seed-{seed}.keras")
-        return model
 
     def recorder(seed, rate):
         return tracking.run(

@@ -80,14 +80,8 @@ def _trained(study: optuna.Study, trial: optuna.Trial) -> float:
     prepared = Path("data/prepared", block["dataset"])
     spec = json.loads((prepared / "spec.json").read_text())
     task = tasks.task(block["task"])
+    build = functools.partial(models.of_experiment, block, spec)
     batches = functools.partial(task.batches, prepared, batch_size=train["batch_size"])
-
-    def build(learning_rate, seed):
-        word, start = block["model"], Path(block["start"])
-        model = models.build(word, spec, learning_rate, **block["args"])
-        if start.name == "pretrained":
-            models.start(word, model, start / f"seed-{seed}.keras")
-        return model
 
     recorder = functools.partial(_recorder, study, trial, name, block, spec)
     how = training.settings(block["start"], train)

@@ -71,6 +71,24 @@ def convolutional(
     )
 
 
+def of_experiment(
+    block: dict[str, Any], spec: dict[str, Any], learning_rate, seed: int
+) -> "keras.Model":
+    """Returns the compiled model of an experiment, from its stack if it starts with one.
+
+    Args:
+        block: of `params.yaml`.
+        spec: contents of the dataset's `spec.json`.
+        learning_rate: float or schedule.
+        seed: of the stack.
+    """
+    word, stack = block["model"], Path(block["start"])
+    model = build(word, spec, learning_rate, **block["args"])
+    if stack.name == "pretrained":
+        start(word, model, stack / f"seed-{seed}.keras")
+    return model
+
+
 def start(word: str, model: "keras.Model", path: str | Path) -> None:
     """Gives `model` of `word` the weights of the pretrained stack at `path`.
 
