@@ -36,7 +36,7 @@ ARROWS = {
     "trainability_map": {"gradient_flow", "tasks"},
     "unfinished": set(),
     "tracking": {"delivery", "repository", "store", "transcript"},
-    "delivery": {"outbox", "store"},
+    "delivery": {"outbox", "store", "transcript"},
     "outbox": set(),
     "transcript": set(),
     "store": {"repository"},

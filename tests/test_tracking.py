@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -341,7 +342,8 @@ def test_a_tracking_uri_of_ones_own_is_used_instead(root, finished, tmp_path):
     assert done.returncode == 0, done.stderr
     query = "select run_uuid from runs where name = 'own'"
     assert sqlite3.connect(own).execute(query).fetchall() == [(done.stdout.strip(),)]
-    assert not (tmp_path / "elsewhere").exists()
+    left = (tmp_path / "elsewhere").rglob("*")
+    assert not [path for path in left if path.is_file()]
 
 
 OPENS = "from engram import tracking; tracking.open_store('ring'); print('open')"
@@ -372,3 +374,37 @@ def test_a_store_whose_making_was_killed_is_made_anew(tmp_path):
     again = opening(tmp_path)
     said, _ = again.communicate()
     assert again.returncode == 0 and said.endswith("open\n"), said
+
+
+DIES = """
+import os, signal, sys
+from engram import tracking
+
+spec = {"dataset": "ring", "fingerprint": "0" * 64}
+with tracking.run("dies", "ring", {}, {"suite": "tour"}, spec) as (run_id, record):
+    record({"loss": 1.0}, 1)
+    print("one\\ntwo")
+    sys.__stdout__.write(run_id)
+    sys.__stdout__.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_run_whose_process_was_killed_is_ended_and_has_its_log(root):
+    env = {name: value for name, value in os.environ.items() if "MLFLOW_T" not in name}
+    how = {"cwd": root, "env": env, "text": True, "capture_output": True}
+    died = subprocess.run([sys.executable, "-c", DIES], **how)
+    assert died.returncode == -signal.SIGKILL
+    run_id = died.stdout[-32:]
+    tracking.open_store()
+    assert _run(run_id).info.status == "RUNNING"
+    with tracking.run("next", "ring", {}, {}, SPEC) as (alive, _):
+        ended = _run(run_id)
+        assert ended.info.status == "KILLED" and ended.data.metrics == {"loss": 1.0}
+        assert ended.info.start_time <= ended.info.end_time <= time.time() * 1000
+        log = _artifacts(root, run_id)["log.txt"].read_text()
+        assert log.startswith("one\ntwo\n") and log.endswith("it was killed.\n")
+        assert tracking.delivery.bury() == []  # the one that is open is alive
+        assert _run(alive).info.status == "RUNNING"
+    assert _run(alive).info.status == "FINISHED"
+    assert not list((root / "mlruns/open").rglob("*.log"))

@@ -62,7 +62,8 @@ def _scale(low: float, high: float, start: float, end: float) -> Scale:
     return lambda value: start + (value - low) / ((high - low) or 1.0) * (end - start)
 
 
-def _log(scale: Scale) -> Scale:
+def _log_scale(low: float, high: float, start: float, end: float) -> Scale:
+    scale = _scale(math.log10(low), math.log10(high), start, end)
     return lambda value: scale(math.log10(value))
 
 
@@ -90,12 +91,11 @@ def _upright(
 ) -> tuple[Scale, list[float]]:
     """Returns the scale of an upright axis from `bottom` to 28, and its ticks."""
     if log:
-        ends = low / 1.1, high * 1.1
-        scale = _scale(*map(math.log10, ends), bottom, 28)
-        return _log(scale), _log_ticks(*ends)
+        low, high = low / 1.1, high * 1.1
+        return _log_scale(low, high, bottom, 28), _log_ticks(low, high)
     pad = (high - low) * 0.04
-    ends = low - pad, high + pad
-    return _scale(*ends, bottom, 28), _ticks(*ends)
+    low, high = low - pad, high + pad
+    return _scale(low, high, bottom, 28), _ticks(low, high)
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", css: str = "") -> str:
@@ -187,19 +187,19 @@ def scatter(group: Json, signs: dict[str, Mark]) -> str:
     if len(at) < 2:
         return ""
     xs, ys = zip(*at.values(), strict=True)
-    ends = min(xs) / 1.1, max(xs) * 1.1
-    x = _log(_scale(*map(math.log10, ends), 60 + SIDE, WIDTH - 20))
+    first, last = min(xs) / 1.1, max(xs) * 1.1
+    x = _log_scale(first, last, 60 + SIDE, WIDTH - 20)
     y, ticks = _upright(min(ys), max(ys), 300)
     measured = f", {group['unit']}" if group["unit"] else ""
     what = f"{label(key)}{measured}, {group['better']} is better"
     parts = [_text(0, 12, what, css="ax")]
-    unit = next((u for u, seconds in UNITS.items() if ends[1] >= 2 * seconds), "s")
+    unit = next((u for u, seconds in UNITS.items() if last >= 2 * seconds), "s")
     about = f"time of one fit, {unit}, logarithmic"
     parts += [_text((60 + SIDE + WIDTH) / 2, 342, about, "middle", "ax")]
     for tick in ticks:
         parts += [_rule(52, y(tick), WIDTH - 20, y(tick))]
         parts += [_text(44, y(tick) + 4, _tick(tick), "end", "ax")]
-    for tick in _log_ticks(*(end / UNITS[unit] for end in ends)):
+    for tick in _log_ticks(first / UNITS[unit], last / UNITS[unit]):
         parts += [_text(x(tick * UNITS[unit]), 320, _tick(tick), "middle", "ax")]
     for name, (a, b) in at.items():
         told = f"<title>{escape(name)}</title>{signs[name].dot(x(a), y(b))}"

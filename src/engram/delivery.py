@@ -1,6 +1,7 @@
 """Delivers what happens to a run to MLflow: at once, or when its server answers again."""
 
 import contextlib
+import fcntl
 import functools
 import json
 import os
@@ -17,7 +18,7 @@ import requests
 from mlflow.entities import Metric
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
-from engram import outbox, store
+from engram import outbox, store, transcript
 
 POINTS = 1000  # in a batch, MLflow's limit
 SECONDS = {"points": 10, "end": 10}  # to wait for an answer; else MLflow's 120
@@ -33,7 +34,11 @@ def is_server() -> bool:
 
 def unsent() -> Path:
     """Returns the folder of what this server was not told."""
-    return store.folder() / "outbox" / quote(str(STORE_OF_ONES_OWN), safe="")
+    return store.folder() / "outbox" / _place()
+
+
+def _place() -> str:
+    return quote(str(STORE_OF_ONES_OWN), safe="")
 
 
 @contextlib.contextmanager
@@ -41,22 +46,63 @@ def opened(**how) -> Iterator[str]:
     """Opens a run as `mlflow.start_run` does; it ends when the server hears of it."""
     run_id = patiently(functools.partial(mlflow.start_run, **how)).info.run_id
     status = "FAILED"
-    try:
-        yield run_id
-        status = "FINISHED"
-    finally:
-        now = int(time.time() * 1000)
-        put(run_id, {"kind": "end", "status": status, "time": now})
+    with _alive(run_id):
         try:
-            mlflow.end_run(status)
-        except mlflow.MlflowException as error:
-            if not _down(error):
-                raise
-        if is_server() and (left := _outbox(run_id).deliver()):
-            print(
-                f"{mlflow.get_tracking_uri()} does not answer: {left} lines of run"
-                f" {run_id} are kept, `engram sync` sends them"
-            )
+            yield run_id
+            status = "FINISHED"
+        finally:
+            _end(run_id, status, time.time())
+            try:
+                mlflow.end_run(status)
+            except mlflow.MlflowException as error:
+                if not _down(error):
+                    raise
+            if is_server() and (left := _outbox(run_id).deliver()):
+                print(
+                    f"{mlflow.get_tracking_uri()} does not answer: {left} lines of run"
+                    f" {run_id} are kept, `engram sync` sends them"
+                )
+
+
+@contextlib.contextmanager
+def _alive(run_id: str) -> Iterator[None]:
+    """Keeps a file locked while this process has a run open."""
+    file = log(run_id)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+        file.unlink(missing_ok=True)
+
+
+def log(run_id: str) -> Path:
+    """Returns the file that a run that is open may write its log to."""
+    return store.folder() / "open" / _place() / f"{run_id}.log"
+
+
+def bury() -> list[str]:
+    """Ends the runs whose process was killed, as `"KILLED"`; returns their ids.
+
+    The lock on a run's file ends with its process, however that ends.
+    """
+    found = []
+    for file in sorted(log("").parent.glob("*.log")):
+        with file.open(encoding="utf-8") as left:
+            try:
+                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # it is alive
+                continue
+            if text := transcript.read(left):
+                text += "\nIts process ended here without a word: it was killed.\n"
+                put(file.stem, {"kind": "text", "text": text, "path": "log.txt"})
+            _end(file.stem, "KILLED", file.stat().st_mtime)
+            file.unlink()
+            found.append(file.stem)
+    return found
+
+
+def _end(run_id: str, status: str, seconds: float) -> None:
+    put(run_id, {"kind": "end", "status": status, "time": int(seconds * 1000)})
 
 
 def patiently(ask: Callable[[], Any]) -> Any:

@@ -67,7 +67,7 @@ def failures(suite: str, experiments: list[str]) -> list[dict[str, str]]:
     among them.
     """
     told = []
-    for failed in find({"suite": suite}, "FAILED"):
+    for failed in find({"suite": suite}, "FAILED") + find({"suite": suite}, "KILLED"):
         name = failed.tags.get("experiment")
         if name not in experiments or "trial" in failed.tags:
             continue

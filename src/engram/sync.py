@@ -7,7 +7,8 @@ A result that comes from DVC's cache, from `dvc pull` or an old commit leaves no
 since its command did not run. Here it gets one: its params, curves, model and figures,
 and its metrics if it has one seed, marked by `restored_from`, the id of the run that it
 came from. What has a run already gets none; `make repro` and `make study` end with this.
-What a tracking server was not told is sent first.
+What a tracking server was not told is sent first, and runs whose process was killed are
+ended.
 """
 
 import argparse
@@ -43,7 +44,8 @@ def main(argv: list[str] | None = None) -> None:
     if not (suite / "dvc.yaml").is_file():
         sys.exit(f"{suite / 'dvc.yaml'}: no such file")
     os.chdir(suite)  # the repository is that of the suite
-    if any((store.folder() / "outbox").glob("*/*.jsonl")):
+    left = ("outbox/*/*.jsonl", "open/*/*.log")
+    if any(any(store.folder().glob(pattern)) for pattern in left):
         _send()
     book = repository.root() / BOOK
     known = json.loads(book.read_text()) if book.is_file() else {}
@@ -63,10 +65,12 @@ def main(argv: list[str] | None = None) -> None:
 def _send() -> None:
     from engram import delivery, tracking
 
-    for folder in sorted((store.folder() / "outbox").iterdir()):
+    for folder in sorted((store.folder() / "outbox").glob("*")):
         if folder != delivery.unsent() and (runs := outbox.waiting(folder)):
             print(f"{len(runs)} runs of another server wait in {folder}")
     tracking.open_store()
+    for run_id in delivery.bury():
+        print(f"run {run_id}: its process was killed; what it said is its log.txt")
     for run_id, left in delivery.send_later().items():
         said = f"{left} lines are still to be sent" if left else "sent"
         print(f"run {run_id}: {said}")

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import hashlib
 import importlib.metadata
-import io
 import logging
 import os
 import platform
@@ -49,7 +48,8 @@ def run(
     The columns of a table go under those of the steps before, in `samples.json`. What is
     printed inside is kept as `log.txt`, code that is not committed as `code.diff`.
 
-    An exception inside marks the run FAILED and goes on its way.
+    An exception inside marks the run FAILED and goes on its way. One whose process is
+    killed is KILLED, and has its log, once `delivery.bury` looks after it.
 
     Args:
         name: name of the run, such as `"traffic-gru seed 1"`.
@@ -59,6 +59,7 @@ def run(
         spec: the dataset's `spec.json`; its fingerprint identifies the data.
     """
     open_store(group)
+    delivery.bury()
     how = {"run_name": name, "tags": _tags(tags), "log_system_metrics": True}
     with delivery.opened(**how) as run_id:
         delivery.patiently(lambda: _describe(params, spec, _environment()))
@@ -67,14 +68,16 @@ def run(
                 patch = Path(folder, "code.diff")
                 patch.write_bytes(changes)
                 log_files([patch], "")
-        log, (record, rest) = io.StringIO(), _recorder(run_id)
-        try:
-            with transcript.kept(log):
-                yield run_id, record
-        finally:
-            line = {"kind": "text", "text": transcript.read(log), "path": "log.txt"}
-            delivery.put(run_id, line)
-            rest()
+        record, rest = _recorder(run_id)
+        # Line by line: what is there when the process is killed is all there is.
+        with delivery.log(run_id).open("w+", buffering=1, encoding="utf-8") as log:
+            try:
+                with transcript.kept(log):
+                    yield run_id, record
+            finally:
+                line = {"kind": "text", "text": transcript.read(log), "path": "log.txt"}
+                delivery.put(run_id, line)
+                rest()
 
 
 def _describe(params: dict, spec: dict, environment: dict) -> None:

@@ -1,16 +1,16 @@
 """What a stage says on the way, kept for the record of its run."""
 
 import contextlib
-import io
 import sys
 import traceback
 from collections.abc import Iterator
+from typing import TextIO
 
 
 class _Both:
     """A stream that writes to another one and to a transcript."""
 
-    def __init__(self, stream, kept: io.StringIO):
+    def __init__(self, stream, kept: TextIO):
         self._stream, self._kept = stream, kept
 
     def write(self, text: str) -> int:
@@ -22,7 +22,7 @@ class _Both:
 
 
 @contextlib.contextmanager
-def kept(text: io.StringIO) -> Iterator[None]:
+def kept(text: TextIO) -> Iterator[None]:
     """Writes to `text`, too, what is printed inside, and the traceback at its end."""
     with (
         contextlib.redirect_stdout(_Both(sys.stdout, text)),
@@ -35,7 +35,8 @@ def kept(text: io.StringIO) -> Iterator[None]:
             raise
 
 
-def read(text: io.StringIO) -> str:
+def read(text: TextIO) -> str:
     """Returns what was kept; of a line that was drawn over, a bar's, the last state."""
-    lines = text.getvalue().replace("\r\n", "\n").split("\n")
+    text.seek(0)
+    lines = text.read().replace("\r\n", "\n").split("\n")
     return "\n".join(line.rstrip("\r").split("\r")[-1] for line in lines)
