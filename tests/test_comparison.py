@@ -623,4 +623,18 @@ def test_the_points_of_all_curves_are_rows_of_a_table() -> None:
 def test_the_scores_are_those_of_the_rows() -> None:
     found = scores(_example())
     assert set(found) == {"t-stlm", "t-gru"}
-    assert found["t-gru"] == {"mae_at_60": 2.0, "mae_to_15": 1.0, "mae_to_60": 5.5}
+    cost = {"train_seconds": 41.2, "parameters": 4764}
+    measured = {"mae_at_60": 2.0, "mae_to_15": 1.0, "mae_to_60": 5.5}
+    assert found["t-gru"] == {**measured, "cost": cost}
+
+
+def test_each_metric_of_the_summary_has_a_direction_of_its_own() -> None:
+    metrics = {"modes": 25.0, "reverse_kl": 0.1, "distance": 0.2, "accuracy": 90.0}
+    about = {"better": "higher", "sort_by": "modes", "headline": list(metrics)}
+    rows = [_row("t-stlm", 1.0, metrics=metrics, **about)]
+    found = summary(compare(rows, {"t-stlm": _details([1] * 20)}, "stlm"))
+    assert {one["metric"]: one["better"] for one in found} == {
+        **{"modes": "higher", "reverse_kl": "lower"},
+        **{"distance": "lower", "accuracy": "higher"},
+    }
+    assert {one["dataset"] for one in found} == {"ring"}

@@ -22,6 +22,11 @@ def test_the_cost_is_a_mean_of_times_and_the_most_memory():
     }
 
 
+def test_runs_from_before_memory_was_measured_are_still_read():
+    old = {"1": {k: v for k, v in RUNS["1"].items() if k != "peak_memory"}}
+    assert fits.cost(old, solved=False)["peak_memory"] is None
+
+
 def test_what_is_solved_has_no_rate_and_a_mean_of_epochs_no_best_one():
     found = fits.cost(RUNS, solved=True)
     assert found["learning_rate"] is None and found["best_epoch"] is None

@@ -217,12 +217,14 @@ def test_labels_of_curves_never_overlap(count: int) -> None:
     for one in details.values():
         one["curves"][0]["y"] = [1.0, 2.0, 3.0]
     page = html_report(comparison, details, {})
-    at = r'<text x="[\d.]+" y="([\d.]+)" text-anchor="start"[^>]*>e\d\d-m'
-    found = re.findall(at, page)
-    heights = sorted(map(float, found))
-    assert len(heights) == count
-    assert all(np.diff(heights) >= 16.9)
-    assert heights[0] > 0
+    beside = r'<text x="537.0" y="([\d.]+)"[^>]*>e\d\d-m'
+    charts = [c for c in page.split("<svg ") if re.search(beside, c)]
+    assert len(charts) == (1 if count == 1 else 2)  # the curves, and the costs
+    for chart in charts:
+        heights = sorted(map(float, re.findall(beside, chart)))
+        assert len(heights) == count
+        assert all(np.diff(heights) >= 16.9)
+        assert heights[0] > 0
 
 
 def test_a_missing_picture_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -238,15 +240,31 @@ def _costs(**seconds: float) -> tuple[Json, dict[str, Json]]:
     return compare(rows, details, "stlm"), details
 
 
-def test_the_chart_of_costs_names_whom_no_other_beats() -> None:
+def test_the_chart_of_costs_names_all_and_has_a_line_through_the_frontier() -> None:
     page = html_report(*_costs(gru=20.0, stlm=10.0, mlp=5.0, rnn=8.0), {})
     chart = page.split("What it costs")[1].split("</svg>")[0]
-    assert re.findall(r'class="halo">([\w-]+)<', chart) == ["r-mlp", "r-stlm", "r-gru"]
-    assert re.findall(r"<title>([\w-]+)</title>", chart) == [
-        *("r-gru", "r-stlm", "r-mlp", "r-rnn"),
-    ]
+    names = re.findall(r'class="">([\w-]+)<', chart)
+    assert names == ["r-gru", "r-stlm", "r-mlp", "r-rnn"]
+    (line,) = re.findall(r'<path d="M([^"]+)" fill="none" stroke="var\(--soft\)"', chart)
+    assert len(line.split("L")) == 3  # all but rnn, which mlp beats
     assert "time of one fit, s, logarithmic" in chart
     assert ">10</text>" in chart and ">20</text>" in chart
+
+
+def test_a_fit_that_took_no_time_is_not_in_the_chart_and_breaks_nothing() -> None:
+    page = html_report(*_costs(gru=0.0, stlm=10.0, mlp=5.0), {})
+    chart = page.split("What it costs")[1].split("</svg>")[0]
+    assert re.findall(r'class="">([\w-]+)<', chart) == ["r-stlm", "r-mlp"]
+    assert 'd="M"' not in chart
+
+
+def test_equal_scores_stand_beside_a_tick() -> None:
+    comparison, details = _costs(gru=1.0, stlm=10.0)
+    for row in comparison["datasets"][0]["rows"]:
+        row["metrics"]["rmse_to_60"] = 5.0
+    page = html_report(comparison, details, {})
+    chart = page.split("What it costs")[1].split("</svg>")[0]
+    assert re.search(r'text-anchor="end" class="ax">5(\.\d)?<', chart)
 
 
 @pytest.mark.parametrize(
@@ -287,9 +305,10 @@ def test_a_learning_curve_is_logarithmic_where_it_can_be_and_pays(
 
 
 def test_what_failed_or_is_missing_is_listed_as_text() -> None:
-    failed = {"run": EVIL, "id": "abc", "error": f"Diverged: {EVIL}"}
+    failed = {"run": EVIL, "ended": "2026", "id": "abc", "how": f"Diverged: {EVIL}"}
     page = html_report(*_inputs(), {}, [failed], [EVIL])
     text = "".join(_Page(page).text)
     assert f"Without a result: {EVIL}." in text and f"Diverged: {EVIL}" in text
     assert '<a href="#amiss">' in page and "script" not in _Page(page).tags
     assert "amiss" not in html_report(*_inputs(), {})
+    assert "does not answer" in html_report(*_inputs(), {}, failures=None)

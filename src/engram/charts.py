@@ -93,7 +93,7 @@ def _upright(
     if log:
         low, high = low / 1.1, high * 1.1
         return _log_scale(low, high, bottom, 28), _log_ticks(low, high)
-    pad = (high - low) * 0.04
+    pad = (high - low) * 0.04 or abs(high) * 0.04 or 1.0
     low, high = low - pad, high + pad
     return _scale(low, high, bottom, 28), _ticks(low, high)
 
@@ -168,56 +168,52 @@ def _line(name: str, at: list[tuple[float, float]], end: float, mark: Mark) -> s
     path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in at)
     look = f'stroke="{mark.colour}" stroke-dasharray="{mark.dash}"'
     line = f'<path d="{path}" fill="none" stroke-width="{mark.wide}" {look}/>'
-    (a, b), thin = at[-1], f'stroke="{mark.colour}" opacity=".45"'
-    dots = "".join(mark.dot(*one) for one in at) if len(at) <= DOTS else ""
-    name = mark.dot(WIDTH - SIDE + 22, end) + _text(
-        WIDTH - SIDE + 32, end + 4, _short(name)
-    )
-    return line + dots + _rule(a, b, WIDTH - SIDE + 22, end, thin) + name
+    dots = "".join(mark.dot(*one) for one in at[:-1]) if len(at) <= DOTS else ""
+    return line + dots + _named(name, *at[-1], end, mark)
 
 
 def scatter(group: Json, signs: dict[str, Mark]) -> str:
-    """Draw the metric over the time of one fit, and name whom no other beats in both."""
+    """Draw the metric over the time of one fit, and a line through the frontier."""
     key = group["sort_by"]
     at = {
         row["experiment"]: (row["train_seconds"], row["metrics"][key])
         for row in group["rows"]
-        if row["train_seconds"] and row["metrics"].get(key) is not None
+        if (row["train_seconds"] or 0) > 0 and row["metrics"].get(key) is not None
     }
     if len(at) < 2:
         return ""
     xs, ys = zip(*at.values(), strict=True)
+    bottom, right = max(300, LABEL * len(at) + 30), WIDTH - SIDE
     first, last = min(xs) / 1.1, max(xs) * 1.1
-    x = _log_scale(first, last, 60 + SIDE, WIDTH - 20)
-    y, ticks = _upright(min(ys), max(ys), 300)
+    x = _log_scale(first, last, 60, right)
+    y, ticks = _upright(min(ys), max(ys), bottom)
     measured = f", {group['unit']}" if group["unit"] else ""
     what = f"{label(key)}{measured}, {group['better']} is better"
-    parts = [_text(0, 12, what, css="ax")]
     unit = next((u for u, seconds in UNITS.items() if last >= 2 * seconds), "s")
     about = f"time of one fit, {unit}, logarithmic"
-    parts += [_text((60 + SIDE + WIDTH) / 2, 342, about, "middle", "ax")]
+    parts = [_text(0, 12, what, css="ax")]
+    parts += [_text(x(math.sqrt(first * last)), bottom + 42, about, "middle", "ax")]
     for tick in ticks:
-        parts += [_rule(52, y(tick), WIDTH - 20, y(tick))]
+        parts += [_rule(52, y(tick), right, y(tick))]
         parts += [_text(44, y(tick) + 4, _tick(tick), "end", "ax")]
     for tick in _log_ticks(first / UNITS[unit], last / UNITS[unit]):
-        parts += [_text(x(tick * UNITS[unit]), 320, _tick(tick), "middle", "ax")]
-    for name, (a, b) in at.items():
-        told = f"<title>{escape(name)}</title>{signs[name].dot(x(a), y(b))}"
-        parts += [f"<g>{told}</g>"]
-    led = [name for name in group["frontiers"]["train_seconds"] if name in at]
-    places = sorted((x(at[name][0]), y(at[name][1]), name) for name in led)
-    parts += _frontier(places, above=group["better"] == "higher")
-    return _svg(350, parts, f"{what}, over the time of one fit: {', '.join(at)}")
+        place = x(tick * UNITS[unit])
+        parts += [_text(place, bottom + 20, _tick(tick), "middle", "ax")]
+    led = sorted(at[n] for n in group["frontiers"]["train_seconds"] if n in at)
+    path = "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in led)
+    look = 'fill="none" stroke="var(--soft)" stroke-width="1.6" opacity=".6"'
+    parts += [f'<path d="M{path}" {look}/>'] if len(led) > 1 else []
+    ends = _spread([y(b) for _, b in at.values()], bottom)
+    for (name, (a, b)), end in zip(at.items(), ends, strict=True):
+        parts += [_named(name, x(a), y(b), end, signs[name])]
+    return _svg(bottom + 50, parts, f"{what}, over the time of one fit: {', '.join(at)}")
 
 
-def _frontier(ends: list[tuple[float, float, str]], above: bool) -> list[str]:
-    """Name points from left to right, on the side where none beats them."""
-    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y, _ in ends)
-    parts = [f'<path d="{path}" fill="none" stroke="var(--soft)" opacity=".5"/>']
-    places = _spread([y - 6 if above else y + 16 for _, y, _ in ends], 300)
-    for (x, _, name), place in zip(ends, places, strict=True):
-        parts += [_text(x - 8, place, _short(name), "end", "halo")]
-    return parts
+def _named(name: str, x: float, y: float, end: float, mark: Mark) -> str:
+    """Draw a point, and its name beside the chart at the height `end`."""
+    side, thin = WIDTH - SIDE + 22, f'stroke="{mark.colour}" opacity=".35"'
+    text = _text(side + 10, end + 4, _short(name))
+    return mark.dot(x, y) + _rule(x, y, side, end, thin) + mark.dot(side, end) + text
 
 
 def _spread(wanted: list[float], bottom: float) -> list[float]:

@@ -102,9 +102,9 @@ def compare(
 
     Returns:
         Plain numbers and text: `datasets` holds the groups, each with `id` (unique),
-        `dataset`, `fitted`, `rows` (best first), `differences` and `frontiers` (by
-        cost, of whom no other is as cheap and as good); a number that does not exist
-        is None.
+        `dataset`, `fitted`, `rows` (best first), `differences` and `frontiers` (of each
+        cost, of whom no other is at least as cheap and as good, and better in one); a
+        number that does not exist is None.
     """
     models = [reference] if isinstance(reference, str) else list(reference)
     firsts: dict[str, Json] = {}
@@ -161,7 +161,7 @@ def _rank(row: Json) -> tuple[bool, float, str]:
 
 
 def _frontier(rows: list[Json], cost: str) -> list[str]:
-    """Returns of whom no other is as cheap and as good, and in one of both better.
+    """Returns of whom no other is at least as cheap and as good, and better in one.
 
     Those without a number of the cost or the metric are left out.
     """
@@ -240,23 +240,28 @@ def summary(comparison: Json, missing: Sequence[str] = ()) -> list[Json]:
     for group in comparison["datasets"]:
         beside = {(one["experiment"], one["metric"]): one for one in group["published"]}
         for row in group["rows"]:
-            about = {"id": row["experiment"], "seeds": row["seeds"]}
-            about |= {key: group[key] for key in ("unit", "better")}
+            about = {"id": row["experiment"], "dataset": tables.heading(group)}
+            about |= {"seeds": row["seeds"], "unit": group["unit"]}
             for metric in group["headline"]:
                 other = beside.get((row["experiment"], metric), {})
                 ours = row["metrics"].get(metric), (row["std"] or {}).get(metric)
                 said = {k: other.get(k) for k in ("published", "source", "difference")}
                 measured = {"metric": metric, "ours": ours[0], "std": ours[1]}
+                measured["better"] = tables.better(metric, group)
                 listed.append({**about, **measured, **said})
-    keys = "unit better metric ours std published source".split()
+    keys = "dataset unit better metric ours std published source".split()
     none = dict.fromkeys(keys) | {"difference": "not run yet"}
     return listed + [{"id": name, "seeds": [], **none} for name in missing]
 
 
 def scores(comparison: Json) -> Json:
-    """Give each experiment's metrics by name, as `dvc metrics diff` compares them."""
+    """Give each experiment's metrics and costs, as `dvc metrics diff` compares them."""
     rows = [row for group in comparison["datasets"] for row in group["rows"]]
-    return {row["experiment"]: row["metrics"] for row in rows}
+    return {
+        row["experiment"]: row["metrics"]
+        | {"cost": {key: row[key] for key in tables.COSTS if key in row}}
+        for row in rows
+    }
 
 
 def points(comparison: Json, details: dict[str, Json]) -> str:

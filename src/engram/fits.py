@@ -3,6 +3,10 @@
 from statistics import mean
 from typing import Any
 
+NOTE = (
+    "The loss that a model is trained with, a mean over the seeds: a number to compare"
+    " where two models are trained with the same one."
+)
 HELD, SEEN = "Learning curve, on validation", "Learning curve, in training"
 
 
@@ -16,11 +20,12 @@ def cost(runs: dict[str, dict[str, Any]], solved: bool) -> dict[str, Any]:
     """
     seeds = list(runs.values())
     best = [run["best_epoch"] for run in seeds]
+    memories = [run["peak_memory"] for run in seeds if "peak_memory" in run]  # not of old
     return {
         "seeds": [int(seed) for seed in runs],
         "fitted": seeds[0]["fitted"],
         "train_seconds": mean(run["seconds"] for run in seeds),
-        "peak_memory": max(run["peak_memory"] for run in seeds),
+        "peak_memory": max(memories, default=None),
         "learning_rate": None if solved else seeds[0]["rate"],
         "best_epoch": None if solved or None in best else mean(best),
     }
@@ -43,5 +48,6 @@ def curves(history: dict[str, dict[str, list[float]]]) -> list[dict[str, Any]]:
     if len(epochs) < 2:
         return []
     about = {"title": HELD if held else SEEN, "x_label": "epoch", "y_label": "loss"}
+    about["note"] = NOTE
     x = list(range(1, 1 + len(epochs)))
     return [{**about, "y_scale": "log", "x": x, "y": epochs}]

@@ -1,14 +1,17 @@
 """What MLflow recorded of runs, read back to verify where results come from.
 
-Reads only; no stage of the pipeline does.
+Reads only. Of the stages `compare` alone does, for the runs that failed.
 """
 
 import dataclasses
+import time
 from pathlib import Path
 
 import mlflow
 
 from engram import tracking
+
+FAILURES = 20  # that are listed
 
 
 @dataclasses.dataclass
@@ -20,6 +23,7 @@ class Run:
         name: its name.
         status: `"FINISHED"`, `"FAILED"`, `"RUNNING"` or `"KILLED"`.
         began: when, in milliseconds since 1970.
+        ended: when it last did; 0 while it is running.
         params: as recorded, all of them text.
         metrics: of each the last value.
         tags: as recorded.
@@ -30,6 +34,7 @@ class Run:
     name: str
     status: str
     began: int
+    ended: int
     params: dict[str, str]
     metrics: dict[str, float]
     tags: dict[str, str]
@@ -60,23 +65,33 @@ def find(tags: dict[str, str], status: str | None = None) -> list[Run]:
     return [_run(one) for one in found]
 
 
-def failures(suite: str, experiments: list[str]) -> list[dict[str, str]]:
-    """Returns the runs that failed after the last one of their experiment that did not.
+def failures(suite: str) -> list[dict[str, str]] | None:
+    """Returns the last runs that failed, or whose process was killed, newest first.
 
-    Each has `run`, `id` and `error`, the last line of its log. Trials of a sweep are not
-    among them.
+    Trials of a sweep are not among them. Each has `run`, `ended`, `id` and `how`, the end
+    of its traceback. None is returned if the store does not answer.
     """
-    told = []
-    for failed in find({"suite": suite}, "FAILED") + find({"suite": suite}, "KILLED"):
-        name = failed.tags.get("experiment")
-        if name not in experiments or "trial" in failed.tags:
-            continue
-        good = find({"suite": suite, "experiment": name}, "FINISHED")
-        if not good or good[0].began < failed.began:
-            log = (artifact(failed.id, "log.txt") or b"no log").decode(errors="replace")
-            error = log.strip().splitlines()[-1]
-            told.append({"run": failed.name, "id": failed.id, "error": error})
-    return told
+    try:
+        found = find({"suite": suite}, "FAILED") + find({"suite": suite}, "KILLED")
+    except (mlflow.MlflowException, OSError):
+        return None
+    found = [run for run in found if "trial" not in run.tags]
+    found.sort(key=lambda run: run.began, reverse=True)
+    return [
+        {"run": run.name, "ended": _day(run.ended), "id": run.id, "how": _how(run)}
+        for run in found[:FAILURES]
+    ]
+
+
+def _day(milliseconds: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(milliseconds / 1000))
+
+
+def _how(run: Run) -> str:
+    log = (artifact(run.id, "log.txt") or b"").decode(errors="replace")
+    if "Traceback (most recent call last)" in log or run.status == "KILLED":
+        return (log.strip().splitlines() or ["its log is empty"])[-1]
+    return "after training, while it was evaluated"
 
 
 def kept(run_id: str) -> Run | None:
@@ -96,6 +111,7 @@ def _run(found) -> Run:
         found.info.run_name,
         found.info.status,
         found.info.start_time,
+        found.info.end_time or 0,
         dict(found.data.params),
         dict(found.data.metrics),
         {k: v for k, v in found.data.tags.items() if not k.startswith("mlflow.")},

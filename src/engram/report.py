@@ -52,7 +52,6 @@ background:#fff;display:block}
 @media(max-width:34rem){.t2 tr>:nth-child(2){display:none}
 th{white-space:normal}th:first-child{min-width:8rem}}
 .words th,.words td{text-align:left}.words td{white-space:normal;overflow-wrap:anywhere}
-.halo{paint-order:stroke;stroke:var(--page);stroke-width:4px}
 @media print{body{max-width:none;padding:0;font-size:11pt}.wide{overflow:visible}
 .wide>svg{min-width:0}h2,h3{break-after:avoid}figure,svg,tr{break-inside:avoid}
 th,td{white-space:normal;overflow-wrap:anywhere}th:first-child{position:static}
@@ -64,7 +63,7 @@ def html_report(
     comparison: Json,
     details: dict[str, Json],
     figures: dict[str, list[Path]],
-    failures: Sequence[Json] = (),
+    failures: Sequence[Json] | None = (),
     missing: Sequence[str] = (),
     title: str = "Comparison of experiments",
 ) -> str:
@@ -74,7 +73,8 @@ def html_report(
         comparison: What `engram.comparison.compare` returned.
         details: Contents of `<experiment>.details.json` by experiment.
         figures: PNG files by experiment; forecasts come first on the page.
-        failures: Runs that failed, each with `run`, `id` and `error`.
+        failures: Runs that failed, each with `run`, `ended`, `id` and `how`; None if that
+            is not known.
         missing: Experiments without a result.
         title: Heading of the page.
 
@@ -85,12 +85,13 @@ def html_report(
     links = [
         f'<a href="#d{i}">{escape(tables.heading(g))}</a>' for i, g in enumerate(groups)
     ]
-    links += ['<a href="#amiss">Not here</a>'] if failures or missing else []
+    amiss = _amiss(failures, missing)
+    links += ['<a href="#amiss">Failed or missing</a>'] if amiss else []
     body = [f"<h1>{escape(title)}</h1>", f'<p class="soft">{" · ".join(links)}</p>']
     for index, group in enumerate(groups):
         body += [f'<h2 id="d{index}">{escape(tables.heading(group))}</h2>']
         body += _section(group, details, figures, marks(comparison, group))
-    body += _amiss(failures, missing)
+    body += amiss
     head = (
         f'<meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
@@ -128,26 +129,31 @@ def _section(
         for c in details[r["experiment"]]["curves"]
     ]
     for title in dict.fromkeys(curve["title"] for _, curve in curves):
-        parts += [f"<h3>{escape(title)}</h3>"]
-        parts += [lines([(n, c) for n, c in curves if c["title"] == title], signs)]
+        mine = [(name, curve) for name, curve in curves if curve["title"] == title]
+        parts += [f"<h3>{escape(title)}</h3>", lines(mine, signs)]
+        note = mine[0][1].get("note")
+        parts += [f'<p class="soft">{escape(note)}</p>'] if note else []
     parts += ["<h3>What it costs</h3>", scatter(group, signs)]
     parts += [_table(tables.cost(group), signs, None, "t1")]
+    parts += [f'<p class="soft">{escape(tables.COST)}</p>']
     full = _table(tables.metrics(group), {}, None, "t1")
     parts += ["<h3>Details</h3>", _folded("All metrics", full)]
     return parts + [_figures(row["experiment"], figures) for row in group["rows"]]
 
 
-def _amiss(failures: Sequence[Json], missing: Sequence[str]) -> list[str]:
+def _amiss(failures: Sequence[Json] | None, missing: Sequence[str]) -> list[str]:
     """Lists what there is no result of, and the runs that failed."""
-    parts = ['<h2 id="amiss">Not here</h2>'] if failures or missing else []
+    parts = []
     if missing:
         parts += [f"<p>Without a result: {escape(', '.join(missing))}.</p>"]
     if failures:
-        told = "Runs that failed after the last one of their experiment that did not:"
-        table = [["Run", "Id", "How it ended"]]
-        table += [[one["run"], one["id"], one["error"]] for one in failures]
-        parts += [f"<p>{told}</p>", _table(table, {}, None, "words")]
-    return parts
+        table = [["Run", "Ended", "Id", "How"]]
+        table += [[one[key] for key in ("run", "ended", "id", "how")] for one in failures]
+        parts += ["<p>Runs that failed, the newest first:</p>"]
+        parts += [_table(table, {}, None, "words")]
+    if failures is None:
+        parts += ["<p>The store of runs does not answer: it may know of failed ones.</p>"]
+    return ['<h2 id="amiss">Failed or missing</h2>', *parts] if parts else []
 
 
 def _lead(group: Json) -> str:

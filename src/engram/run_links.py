@@ -8,7 +8,7 @@ from pathlib import Path
 from engram import locked, recorded, repository, tracking
 from engram.recorded import Run
 from engram.stage_links import SHORT, Link
-from engram.sync import KINDS
+from engram.sync import KINDS, REPORT
 
 
 def of_stage(
@@ -24,6 +24,19 @@ def of_stage(
             yield Link(1, "MLflow knows no run of it: `engram sync` records it", False)
         for run in runs:
             yield from of_run(run, entry, suite, 1)
+    elif kind == "compare":
+        yield from _of_comparison(suite, entry)
+
+
+def _of_comparison(suite: Path, entry: locked.Entry) -> Iterator[Link]:
+    runs = recorded.find({"dvc.lock": entry.digest})
+    if not runs:
+        yield Link(1, "MLflow knows no run of it: it may come from DVC's cache")
+    for run in runs:
+        yield from of_run(run, None, suite, 1)
+        report = recorded.artifact(run.id, Path(REPORT).name)
+        same = report is not None and report == (suite / REPORT).read_bytes()
+        yield Link(2, f"its report is {'' if same else 'not '}{REPORT}", same)
 
 
 def _of_experiment(

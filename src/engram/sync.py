@@ -25,6 +25,7 @@ from engram import code_changes, locked, outbox, repository, store
 
 BOOK = Path(".dvc", "tmp", "synced.json")  # what the last call saw, by suite
 PLACE = os.environ.get("MLFLOW_TRACKING_URI", "")  # here, since MLflow sets it itself
+REPORT = "results/report.html"
 KINDS = {  # stages that leave runs -> the tag that names what was run
     "train": "experiment",
     "pretrain": "pretraining",
@@ -87,12 +88,26 @@ def _synced_all(suite: Path) -> bool:
     """Ties and records runs of all stages; returns whether all results were here."""
     whole = True
     for entry in locked.read(suite).values():
+        if entry.stage == "compare" and _here(suite, entry):
+            _tie_comparison(suite, entry)
         if entry.stage.split("@")[0] in KINDS:
             here = _here(suite, entry)
             whole &= here
             if here:
                 _sync(suite, entry)
     return whole
+
+
+def _tie_comparison(suite: Path, entry: locked.Entry) -> None:
+    """Ties the newest run that has this very report; one from a cache has none."""
+    from engram import recorded, tracking
+
+    report = (suite / REPORT).read_bytes()
+    for run in recorded.find({"dvc.stage": "compare", "suite": repository.suite(suite)}):
+        if recorded.artifact(run.id, Path(REPORT).name) == report:
+            if run.tags.get("dvc.lock") != entry.digest:
+                tracking.tie(run.id, entry.digest, dataclasses.asdict(entry))
+            return
 
 
 def _here(suite: Path, entry: locked.Entry) -> bool:

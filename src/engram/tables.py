@@ -23,6 +23,13 @@ COSTS = {  # less is better
     "peak_memory": "Peak memory",
     "parameters": "Parameters",
 }
+COST = (
+    "Pareto-optimal, and on the line: no other is at least as cheap and as good, and "
+    "better in one of the two; a few per cent in time or memory are noise. A fit's "
+    "time is that of the weights that are kept: trying learning rates, pretraining "
+    "and the first fit of a model that is fitted again are not in it. Memory is the "
+    "most that the process had on the host while it trained, TensorFlow included."
+)
 MEANINGS = {  # of a metric's key, or else of its parts; the first words are patterns
     "squared_error": "squared error is summed over the pixels of an image, from 0 to 1",
     "mape": "MAPE is in per cent",
@@ -84,6 +91,15 @@ def patterns(key: str) -> list[str]:
     return whole or [p for p in MEANINGS if re.search(rf"(^|_){p}(_|$)", key)]
 
 
+def better(key: str, group: Json) -> str:
+    """Returns whether a metric is better `"lower"` or `"higher"`, as `facts` says it."""
+    said = "; ".join(MEANINGS[pattern] for pattern in patterns(key.lower()))
+    for words, direction in (("less is better", "lower"), ("more is better", "higher")):
+        if words in said:
+            return direction
+    return str(group["better"])
+
+
 def ranking(group: Json) -> Table:
     """Tabulate the experiments, best first, with their headline metrics."""
     keys = group["headline"]
@@ -137,14 +153,14 @@ def note(group: Json, paired: Json, reference: str, resamples: int) -> str:
 
 
 def cost(group: Json) -> Table:
-    """Tabulate what a fit costs, and by which cost no other is as cheap and as good."""
+    """Tabulate what a fit costs, and in which cost an experiment is on the frontier."""
     table = [
         ["Experiment", label(group["sort_by"]), *COSTS.values(), "Pareto-optimal in"]
     ]
     for row in group["rows"]:
         spent = [_time(row["train_seconds"]), _memory(row.get("peak_memory"))]
         spent += [number(row["parameters"], "{:,.0f}")]
-        led = [k for k in COSTS if row["experiment"] in group["frontiers"].get(k, ())]
+        led = [k for k in COSTS if row["experiment"] in group["frontiers"][k]]
         words = ", ".join(COSTS[key].lower() for key in led) or MISSING
         table.append([row["experiment"], score(row, group["sort_by"]), *spent, words])
     return table

@@ -63,11 +63,7 @@ def run(
     how = {"run_name": name, "tags": _tags(tags), "log_system_metrics": True}
     with delivery.opened(**how) as run_id:
         delivery.patiently(lambda: _describe(params, spec, _environment()))
-        if changes := repository.changes():
-            with tempfile.TemporaryDirectory() as folder:
-                patch = Path(folder, "code.diff")
-                patch.write_bytes(changes)
-                log_files([patch], "")
+        _attach_changes()
         record, rest = _recorder(run_id)
         # Line by line: what is there when the process is killed is all there is.
         with delivery.log(run_id).open("w+", buffering=1, encoding="utf-8") as log:
@@ -154,7 +150,17 @@ def summing_up(name: str, group: str) -> Iterator[str]:
     """Opens a run that no model comes from, such as a comparison, and yields its id."""
     open_store(group)
     with delivery.opened(run_name=name, tags=_tags({})) as run_id:
+        delivery.patiently(lambda: mlflow.log_dict(_environment(), "environment.json"))
+        _attach_changes()
         yield run_id
+
+
+def _attach_changes() -> None:
+    if changes := repository.changes():
+        with tempfile.TemporaryDirectory() as folder:
+            patch = Path(folder, "code.diff")
+            patch.write_bytes(changes)
+            log_files([patch], "")
 
 
 def parent(name: str, group: str, params: dict[str, Any]) -> str:

@@ -1,8 +1,10 @@
 """Training: seed after seed, under a strategy, with settings chosen on validation."""
 
+import contextlib
 import dataclasses
 import json
 import math
+import re
 import resource
 import sys
 import time
@@ -69,7 +71,7 @@ class Trained:
     best_epoch: int | None  # None for a mean of epochs
     held_loss: float | None  # on validation, of the weights kept
     seconds: float  # without watching
-    peak_memory: float  # MiB, the most that the process had in memory by then
+    peak_memory: float  # MiB of this process while it trained, TensorFlow's included
 
     def about(self) -> dict[str, Any]:
         """Returns what `run.json` keeps of this seed."""
@@ -166,6 +168,7 @@ def _fit(
     record: Record,
     watch: Watch | None,
 ) -> Trained:
+    _forget_peak_memory()
     keras.utils.set_random_seed(seed)
     fitted, held = how.parts
     data = batches(fitted, seed=seed)
@@ -212,8 +215,19 @@ def _fit(
     )
 
 
+def _forget_peak_memory() -> None:
+    """Lets the peak be that of what follows, where the system can; of Linux alone."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def _peak_memory() -> float:
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    """Returns the most memory that this process had, in MiB; without that of a GPU."""
+    with contextlib.suppress(OSError):
+        status = Path("/proc/self/status").read_text()
+        if found := re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE):
+            return int(found[1]) / 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, else KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 

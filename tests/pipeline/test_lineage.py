@@ -126,7 +126,15 @@ def test_every_result_leads_to_its_stages_and_its_runs(first):
     assert said.count("✓ its model is seed-") == 2
     for file in ("metrics/toy-gru.json", "figures/toy-persistence"):
         held(first, file)
-    assert "stage compare" in held(first, "results/comparison.json")
+    said = held(first, "results/report.html")
+    assert "stage compare" in said and "'comparison of tour'" in said
+    assert "✓ its report is results/report.html" in said
+
+
+def test_the_run_of_a_comparison_leads_to_its_results(first):
+    (run_id,) = [i for (i, name) in runs(first) if name == "comparison of tour"]
+    said = held(first, run_id)
+    assert said.startswith("results/comparison.json") and "stage compare" in said
 
 
 def test_a_run_leads_back_to_its_files(first):

@@ -126,8 +126,13 @@ def test_dvc_tells_metrics_and_plots_of_two_revisions_apart(again, warm):
     after = json.loads((again / "results/metrics.json").read_text())["toy-gru"]
     done = _dvc(again, "metrics", "diff", "--json", "--precision", "12")
     found = json.loads(done.stdout)["results/metrics.json"]
-    changed = [key for key in after if after[key] != before[key]]
-    assert set(found) == {f"toy-gru.{key}" for key in changed} and changed
+    changed = [key for key in after if after[key] != before[key] and key != "cost"]
+    told = {key for key in found if not key.startswith("toy-gru.cost.")}
+    assert told == {f"toy-gru.{key}" for key in changed} and changed
+    size = found["toy-gru.cost.parameters"]
+    assert (size["old"], size["new"]) == tuple(
+        one["cost"]["parameters"] for one in (before, after)
+    )
     for key in changed:
         told = found[f"toy-gru.{key}"]
         assert told["old"] == pytest.approx(before[key], abs=1e-9)
@@ -144,27 +149,31 @@ def test_dvc_tells_metrics_and_plots_of_two_revisions_apart(again, warm):
         assert {point["rev"] for point in points} == {"HEAD", "workspace"}
 
 
-def test_a_failed_run_stands_in_the_report_until_the_experiment_succeeds(again, warm):
+def test_failed_runs_stand_in_the_report_of_the_next_comparison(again, warm):
     toy.write_csv(again / "wild.csv", last_line="1e30,1e30,1e30,1e30")
 
     def wild(values):
         values["datasets"]["toy"]["file"] = "wild.csv"
 
-    def tame(values):
-        values["datasets"]["toy"]["file"] = "toy.csv"
-        values["experiments"]["toy-gru"]["args"]["units"] = 4
-
+    assert "Failed or missing" not in (again / "results/report.html").read_text()
     _change(again, wild)
     assert _dvc(again, "repro", "train@toy-gru", warm=warm).returncode != 0
     done = _dvc(again, "repro", "--force", "--single-item", "compare", warm=warm)
     assert done.returncode == 0, done.stdout + done.stderr
     page = (again / "results/report.html").read_text()
-    assert "Not here" in page and "toy-gru seed" in page
-    assert "Diverged: the loss is" in page
-    _change(again, tame)
-    done = _dvc(again, "repro", warm=warm)
+    failed = page.split("Failed or missing</h2>")[1]
+    assert failed.count("<tr>") == 2 and "toy-gru seed" in failed  # header and run
+    assert "Diverged: the loss is" in failed
+
+
+def test_a_store_that_does_not_answer_costs_no_comparison(again):
+    nobody = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    before = (again / "results/comparison.json").read_bytes()
+    done = _dvc(again, "repro", "--force", "--single-item", "compare", **nobody)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Not here" not in (again / "results/report.html").read_text()
+    assert (again / "results/comparison.json").read_bytes() == before
+    page = (again / "results/report.html").read_text()
+    assert "The store of runs does not answer" in page
 
 
 def test_a_second_repro_runs_no_stage(again):
