@@ -54,7 +54,8 @@ th{white-space:normal}th:first-child{min-width:8rem}}
 .words th,.words td{text-align:left}.words td{white-space:normal;overflow-wrap:anywhere}
 @media print{body{max-width:none;padding:0;font-size:11pt}.wide{overflow:visible}
 .wide>svg{min-width:0}h2,h3{break-after:avoid}figure,svg,tr{break-inside:avoid}
-th,td{white-space:normal;overflow-wrap:anywhere}th:first-child{position:static}
+th,td{white-space:normal;padding:.25rem .3rem}th:first-child{position:static}
+table{font-size:8pt}
 details::details-content{content-visibility:visible;block-size:auto}}
 """
 
