@@ -430,6 +430,7 @@ def warm_python():
             server = subprocess.Popen(
                 [sys.executable, str(WARM), "serve", address],
                 env={k: v for k, v in env.items() if k != "PYTHONPATH"},
+                stdin=subprocess.PIPE,
                 stderr=log,
                 stdout=log,
             )
@@ -442,4 +443,4 @@ def warm_python():
             yield bin
         finally:
             server.terminate()
-            server.wait()
+            server.communicate()

@@ -2,8 +2,8 @@
 
     python -m engram.progress dvc repro
 
-The command's own output passes through. How long each stage took is kept in
-`.dvc/tmp/seconds.json` for the next estimate; `engram explain` reads it, too.
+The command's own output passes through; stages start as `warm` tells. How long each took
+is kept in `.dvc/tmp/seconds.json` for the next estimate; `engram explain` reads it, too.
 """
 
 import json
@@ -13,11 +13,12 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 
-from engram import repository
+from engram import repository, warm
 
 STAGE = re.compile(rb"(Running stage|Stage) '(?:[^':]*:)?([\w@.-]+)'")
 # What TensorFlow says at every start on a machine without a GPU; no switch of its own
@@ -34,7 +35,13 @@ BOOK = Path(".dvc", "tmp", "seconds.json")  # in the repository's folder
 class Progress:
     """Counts the stages named in DVC's output."""
 
-    def __init__(self, stages: list[str], seconds: dict[str, float]):
+    def __init__(
+        self,
+        stages: list[str],
+        seconds: dict[str, float],
+        begin: Callable[[], None] = lambda: None,
+    ):
+        self.begin = begin  # called when a stage starts
         self.left = list(stages)
         self.total = len(stages)
         self.seconds = dict(seconds)
@@ -60,6 +67,7 @@ class Progress:
         self.left.remove(stage)
         if found[1] == b"Stage":  # "Stage 'x' didn't change, skipping"
             return found[0]
+        self.begin()
         self.running = (stage, time.monotonic())
         place = f"[{self.total - len(self.left)}/{self.total}]"
         gone, left = time.monotonic() - self.began, self._estimate(stage)
@@ -92,12 +100,13 @@ def run(command: list[str]) -> int:
     """Runs the command with the progress lines; returns its exit code."""
     book = repository.root() / BOOK
     seconds = json.loads(book.read_text()) if book.is_file() else {}
-    progress = Progress(stages(Path("dvc.yaml")), seconds)
-    code = (
-        _on_terminal(command, progress)
-        if sys.stdout.isatty()
-        else _piped(command, progress)
-    )
+    with warm.python() as begin:
+        progress = Progress(stages(Path("dvc.yaml")), seconds, begin)
+        code = (
+            _on_terminal(command, progress)
+            if sys.stdout.isatty()
+            else _piped(command, progress)
+        )
     if code == 0:
         progress.finish()
     book.parent.mkdir(parents=True, exist_ok=True)
