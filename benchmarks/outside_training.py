@@ -66,7 +66,8 @@ def starts() -> tuple[float, float]:
         waiting = Path(os.environ["PATH"].split(":")[0], "socket")
         while not waiting.exists():
             time.sleep(0.1)
-        here, found = os.environ["PATH"], {"cold": [], "warm": []}
+        here = os.environ["PATH"]
+        found: dict[str, list[float]] = {"cold": [], "warm": []}
         for _ in range(STARTS):
             for kind in found:
                 path = here if kind == "warm" else here.split(":", 1)[1]
