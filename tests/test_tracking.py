@@ -343,7 +343,7 @@ def test_a_tracking_uri_of_ones_own_is_used_instead(root, finished, tmp_path):
     query = "select run_uuid from runs where name = 'own'"
     assert sqlite3.connect(own).execute(query).fetchall() == [(done.stdout.strip(),)]
     left = (tmp_path / "elsewhere").rglob("*")
-    assert not [path for path in left if path.is_file()]
+    assert {path.name for path in left if path.is_file()} <= {"open.lock"}
 
 
 OPENS = "from engram import tracking; tracking.open_store('ring'); print('open')"
@@ -381,7 +381,7 @@ import os, signal, sys
 from engram import tracking
 
 spec = {"dataset": "ring", "fingerprint": "0" * 64}
-with tracking.run("dies", "ring", {}, {"suite": "tour"}, spec) as (run_id, record):
+with tracking.run("dies", "ring", {}, {}, spec) as (run_id, record):
     record({"loss": 1.0}, 1)
     print("one\\ntwo")
     sys.__stdout__.write(run_id)
@@ -390,21 +390,69 @@ with tracking.run("dies", "ring", {}, {"suite": "tour"}, spec) as (run_id, recor
 """
 
 
-def test_a_run_whose_process_was_killed_is_ended_and_has_its_log(root):
+def killed(root, code):
+    """Runs a process that kills itself in a run; returns the run's id, which it said."""
     env = {name: value for name, value in os.environ.items() if "MLFLOW_T" not in name}
     how = {"cwd": root, "env": env, "text": True, "capture_output": True}
-    died = subprocess.run([sys.executable, "-c", DIES], **how)
-    assert died.returncode == -signal.SIGKILL
-    run_id = died.stdout[-32:]
+    died = subprocess.run([sys.executable, "-c", code], **how)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    return died.stdout[-32:]
+
+
+def test_a_run_whose_process_was_killed_is_ended_and_has_its_log(root):
+    run_id = killed(root, DIES)
     tracking.open_store()
     assert _run(run_id).info.status == "RUNNING"
     with tracking.run("next", "ring", {}, {}, SPEC) as (alive, _):
         ended = _run(run_id)
-        assert ended.info.status == "KILLED" and ended.data.metrics == {"loss": 1.0}
+        assert ended.info.status == "KILLED" and ended.data.metrics["loss"] == 1.0
         assert ended.info.start_time <= ended.info.end_time <= time.time() * 1000
         log = _artifacts(root, run_id)["log.txt"].read_text()
-        assert log.startswith("one\ntwo\n") and log.endswith("it was killed.\n")
+        assert log == "one\ntwo\nIts process was killed.\n"
         assert tracking.delivery.bury() == []  # the one that is open is alive
         assert _run(alive).info.status == "RUNNING"
     assert _run(alive).info.status == "FINISHED"
-    assert not list((root / "mlruns/open").rglob("*.log"))
+
+
+def test_a_run_that_failed_is_not_told_as_killed(root):
+    with (
+        pytest.raises(ValueError, match="by itself"),
+        tracking.run("fails", "ring", {}, {}, SPEC) as (run_id, _),
+    ):
+        raise ValueError("by itself")
+    log = _artifacts(root, run_id)["log.txt"].read_text()
+    assert tracking.delivery.bury() == []
+    assert _run(run_id).info.status == "FAILED"
+    assert _artifacts(root, run_id)["log.txt"].read_text() == log
+    assert not [*(root / "mlruns/open").rglob("*.log")]
+
+
+def test_a_run_that_is_killed_in_its_evaluation_keeps_the_log_of_its_training(root):
+    with tracking.run("trained", "ring", {}, {}, SPEC) as (run_id, _):
+        print("well")
+    again = DIES.replace(
+        'with tracking.run("dies", "ring", {}, {}, spec) as (run_id, record):',
+        f"with tracking.resumed({run_id!r}, 'x', 'ring', {{}}, {{}}, spec) as run_id:",
+    ).replace("record({", "dict({")
+    assert killed(root, again.replace("}, 1)", "})")) == run_id
+    assert tracking.delivery.bury() == [run_id]
+    assert _run(run_id).info.status == "KILLED"
+    files = _artifacts(root, run_id)
+    assert files["log.txt"].read_text() == "well\n"
+    said = files["evaluate.log.txt"].read_text()
+    assert said == "Its process was killed while it was evaluated.\n"
+
+
+def test_a_killed_run_that_was_deleted_since_is_in_nobodys_way(root, capsys):
+    run_id = killed(root, DIES)
+    mlflow.MlflowClient(tracking.store.address()).delete_run(run_id)
+    with tracking.run("next", "ring", {}, {}, SPEC):
+        pass
+    assert f"run {run_id} was killed and cannot be ended" in capsys.readouterr().out
+    assert tracking.delivery.bury() == []
+
+
+def test_of_a_line_that_is_drawn_over_the_log_has_the_last_state(root):
+    with tracking.run("bar", "ring", {}, {}, SPEC) as (run_id, _):
+        print("1/3\r2/3\r3/3\nover")
+    assert _artifacts(root, run_id)["log.txt"].read_text() == "3/3\nover\n"

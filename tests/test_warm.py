@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -35,6 +36,9 @@ def folder(tmp_path_factory):
     assert str(place) not in os.environ["PATH"] and not place.exists()
 
 
+IS_WARM = "import os, sys; assert 'keras' in sys.modules\n"
+
+
 def stage(folder, code, *arguments, **how):
     (folder / "stage.py").write_text(code)
     how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **how}
@@ -43,17 +47,17 @@ def stage(folder, code, *arguments, **how):
 
 def test_it_has_tensorflow_and_nothing_of_engram(folder):
     code = (
-        "import sys, os; print(sys.argv, __name__, os.getcwd())\n"
+        "import sys, os; print(sys.argv[1:], __name__, os.getcwd(), __file__)\n"
         "print({'tensorflow', 'keras', 'mlflow', 'engram'} & set(sys.modules))\n"
     )
     said, _ = stage(folder, code, "a", "b c").communicate()
     first, second = said.splitlines()
-    assert first == f"['stage.py', 'a', 'b c'] __main__ {folder}"
+    assert first == f"['a', 'b c'] __main__ {folder} {folder}/stage.py"
     assert "engram" not in second and "tensorflow" in second
 
 
 def test_it_has_the_environment_and_the_input_of_who_asked(folder):
-    code = "import os; print(os.environ['WORD'], input(), os.environ.get('OTHER'))"
+    code = IS_WARM + "print(os.environ['WORD'], input(), os.environ.get('OTHER'))"
     os.environ["OTHER"] = "of the process that waits, not of the stage"
     env = {k: v for k, v in os.environ.items() if k != "OTHER"} | {"WORD": "hello"}
     del os.environ["OTHER"]
@@ -74,7 +78,7 @@ def test_it_has_the_environment_and_the_input_of_who_asked(folder):
     ],
 )
 def test_it_ends_as_the_stage_ends(folder, code, expected, said):
-    asked = stage(folder, code)
+    asked = stage(folder, IS_WARM + code)
     _, error = asked.communicate()
     assert asked.returncode == expected
     assert error.endswith(said)
@@ -82,8 +86,8 @@ def test_it_ends_as_the_stage_ends(folder, code, expected, said):
 
 WAITS = """
 import os, time
-print(os.getpid(), flush=True)
 try:
+    print(os.getpid(), flush=True)
     time.sleep(600)
 except KeyboardInterrupt:
     print("interrupted")
@@ -112,6 +116,7 @@ def test_a_signal_goes_on_to_the_stage(folder):
 def test_the_stage_ends_with_who_asked(folder, number):
     asked = stage(folder, WAITS)
     pid = int(asked.stdout.readline())
+    assert pid != asked.pid
     asked.send_signal(number)
     asked.communicate()
     assert asked.returncode == -number
@@ -123,8 +128,8 @@ def test_the_stage_ends_with_who_asked(folder, number):
 
 def test_two_stages_run_at_a_time(folder):
     several = [stage(folder, WAITS) for _ in range(2)]
-    for one in several:
-        one.stdout.readline()  # each has begun while the other runs
+    for one in several:  # each has begun while the other runs
+        assert int(one.stdout.readline()) != one.pid
     for one in several:
         one.terminate()
         one.communicate()
@@ -132,8 +137,8 @@ def test_two_stages_run_at_a_time(folder):
 
 def test_without_the_process_that_waits_the_script_is_python_itself(tmp_path):
     with warm.python():
-        done = stage(tmp_path, "import sys; print('keras' in sys.modules, sys.argv)", "a")
-        assert done.communicate()[0] == "False ['stage.py', 'a']\n"
+        code = "import sys; print('keras' in sys.modules, sys.argv[1:])"
+        assert stage(tmp_path, code, "a").communicate()[0] == "False ['a']\n"
         line = ["python", "-c", "print(1)"]
         assert subprocess.run(line, capture_output=True).stdout == b"1\n"
 
@@ -149,8 +154,9 @@ def test_it_trains_to_the_digits_of_a_cold_start(folder):
         "net.fit(x, x[:, :1], epochs=3, verbose=0)\n"
         "print([w.tobytes().hex() for w in net.get_weights()])\n"
     )
-    asked, error = stage(folder, code).communicate()
-    cold = [sys.executable, "stage.py"]
+    asked, error = stage(folder, IS_WARM + code).communicate()
+    (folder / "cold.py").write_text(code)
+    cold = [sys.executable, "cold.py"]
     done = subprocess.run(cold, cwd=folder, capture_output=True, text=True)
     assert asked == done.stdout and len(asked) > 100, error
 
@@ -167,11 +173,13 @@ def waiting(address):
 
 def test_the_process_that_waits_ends_with_the_one_that_started_it(tmp_path):
     code = (
-        "import os, signal\n"
+        "import os, signal, time\n"
         "from engram import warm\n"
         "with warm.python() as start:\n"
         "    start()\n"
-        "    print(os.environ['PATH'].split(':')[0], flush=True)\n"
+        "    place = os.environ['PATH'].split(':')[0]\n"
+        "    while not os.path.exists(f'{place}/socket'): time.sleep(0.1)\n"
+        "    print(place, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     line = [sys.executable, "-c", code]
@@ -183,3 +191,27 @@ def test_the_process_that_waits_ends_with_the_one_that_started_it(tmp_path):
         assert time.monotonic() < end
         time.sleep(0.1)
     shutil.rmtree(place)
+
+
+def state(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_ctrl_z_stops_both_and_they_go_on_together(folder):
+    asked = stage(folder, WAITS)
+    pid = int(asked.stdout.readline())
+    asked.send_signal(signal.SIGTSTP)
+    for wanted, number in (("T", signal.SIGCONT), ("S", signal.SIGINT)):
+        end = time.monotonic() + 60
+        while {state(pid), state(asked.pid)} != {wanted}:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        asked.send_signal(number)
+    assert asked.communicate()[0] == "interrupted\n" and asked.returncode == 7
+
+
+def test_a_folder_with_spaces_is_no_trouble(tmp_path, monkeypatch):
+    (tmp_path / "a b").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "a b"))
+    with warm.python():
+        assert stage(tmp_path, "print('here')").communicate()[0] == "here\n"

@@ -20,6 +20,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
 from engram import outbox, store, transcript
 
+# How a log is read that may be cut anywhere; "r+", since NFS locks no other file.
+CUT: dict[str, Any] = {"encoding": "utf-8", "errors": "replace", "newline": ""}
 POINTS = 1000  # in a batch, MLflow's limit
 SECONDS = {"points": 10, "end": 10}  # to wait for an answer; else MLflow's 120
 OPENING = 600  # seconds that a run waits for a server that does not answer
@@ -46,59 +48,98 @@ def opened(**how) -> Iterator[str]:
     """Opens a run as `mlflow.start_run` does; it ends when the server hears of it."""
     run_id = patiently(functools.partial(mlflow.start_run, **how)).info.run_id
     status = "FAILED"
-    with _alive(run_id):
-        try:
-            yield run_id
-            status = "FINISHED"
-        finally:
-            _end(run_id, status, time.time())
+    try:
+        with _alive(log(run_id) if "run_id" not in how else _again(run_id)):
             try:
-                mlflow.end_run(status)
-            except mlflow.MlflowException as error:
-                if not _down(error):
-                    raise
-            if is_server() and (left := _outbox(run_id).deliver()):
-                print(
-                    f"{mlflow.get_tracking_uri()} does not answer: {left} lines of run"
-                    f" {run_id} are kept, `engram sync` sends them"
-                )
-
-
-@contextlib.contextmanager
-def _alive(run_id: str) -> Iterator[None]:
-    """Keeps a file locked while this process has a run open."""
-    file = log(run_id)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-        file.unlink(missing_ok=True)
+                yield run_id
+                status = "FINISHED"
+            finally:
+                _end(run_id, status, time.time())
+    finally:
+        try:
+            mlflow.end_run(status)
+        except mlflow.MlflowException as error:
+            if not _down(error):
+                raise
+        if is_server() and (left := _outbox(run_id).deliver()):
+            print(
+                f"{mlflow.get_tracking_uri()} does not answer: {left} lines of run"
+                f" {run_id} are kept, `engram sync` sends them"
+            )
 
 
 def log(run_id: str) -> Path:
-    """Returns the file that a run that is open may write its log to."""
+    """Returns the file to which a run that is open writes its log."""
     return store.folder() / "open" / _place() / f"{run_id}.log"
+
+
+def _again(run_id: str) -> Path:
+    """Returns the file of a run that is continued; its log is there already."""
+    return log(run_id).with_suffix(".again")
+
+
+@contextlib.contextmanager
+def _alive(file: Path) -> Iterator[None]:
+    """Keeps a run's file locked by this process, and removes it in the end."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        with _alone():  # or `bury` could be first to lock it
+            held = stack.enter_context(file.open("w"))
+            fcntl.flock(held, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Lets one process at a time make files of runs, or look for those left behind."""
+    with (log("").parent / "open.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def bury() -> list[str]:
     """Ends the runs whose process was killed, as `"KILLED"`; returns their ids.
 
-    The lock on a run's file ends with its process, however that ends.
+    The lock on a run's file ends with its process, however that ends. One that the store
+    does not know any more, or does not let end, is forgotten.
     """
     found = []
-    for file in sorted(log("").parent.glob("*.log")):
-        with file.open(encoding="utf-8") as left:
+    left = [file for kind in ("log", "again") for file in _left(kind)]
+    for file in left:
+        with (
+            contextlib.suppress(FileNotFoundError),
+            _alone(),
+            file.open("r+", **CUT) as f,
+        ):
             try:
-                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:  # it is alive
                 continue
-            if text := transcript.read(left):
-                text += "\nIts process ended here without a word: it was killed.\n"
-                put(file.stem, {"kind": "text", "text": text, "path": "log.txt"})
-            _end(file.stem, "KILLED", file.stat().st_mtime)
+            if not os.fstat(f.fileno()).st_nlink:  # it ended well just now
+                continue
+            try:
+                _end_killed(file, transcript.read(f))
+                found.append(file.stem)
+            except mlflow.MlflowException as error:
+                print(f"run {file.stem} was killed and cannot be ended: {error.message}")
             file.unlink()
-            found.append(file.stem)
     return found
+
+
+def _left(kind: str) -> list[Path]:
+    return sorted(log("").parent.glob(f"*.{kind}"))
+
+
+def _end_killed(file: Path, text: str) -> None:
+    again = file.suffix == ".again"
+    text += "\n" if text and not text.endswith("\n") else ""
+    text += f"Its process was killed{' while it was evaluated' if again else ''}.\n"
+    path = "evaluate.log.txt" if again else "log.txt"
+    put(file.stem, {"kind": "text", "text": text, "path": path})
+    _end(file.stem, "KILLED", file.stat().st_mtime)
 
 
 def _end(run_id: str, status: str, seconds: float) -> None:

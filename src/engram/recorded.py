@@ -69,7 +69,7 @@ def failures(suite: str) -> list[dict[str, str]] | None:
     """Returns the last runs that failed, or whose process was killed, newest first.
 
     Trials of a sweep are not among them. Each has `run`, `ended`, `id` and `how`, the end
-    of its traceback. None is returned if the store does not answer.
+    of its log. None is returned if the store does not answer.
     """
     try:
         found = find({"suite": suite}, "FAILED") + find({"suite": suite}, "KILLED")
@@ -88,7 +88,8 @@ def _day(milliseconds: int) -> str:
 
 
 def _how(run: Run) -> str:
-    log = (artifact(run.id, "log.txt") or b"").decode(errors="replace")
+    texts = (artifact(run.id, name) for name in ("evaluate.log.txt", "log.txt"))
+    log = next((text for text in texts if text), b"").decode(errors="replace")
     if "Traceback (most recent call last)" in log or run.status == "KILLED":
         return (log.strip().splitlines() or ["its log is empty"])[-1]
     return "after training, while it was evaluated"

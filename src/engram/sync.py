@@ -20,6 +20,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from engram import code_changes, locked, outbox, repository, store
 
@@ -45,7 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     if not (suite / "dvc.yaml").is_file():
         sys.exit(f"{suite / 'dvc.yaml'}: no such file")
     os.chdir(suite)  # the repository is that of the suite
-    left = ("outbox/*/*.jsonl", "open/*/*.log")
+    place = quote(PLACE or "None", safe="")  # as in delivery, which takes a second
+    left = ("outbox/*/*.jsonl", f"open/{place}/*.log", f"open/{place}/*.again")
     if any(any(store.folder().glob(pattern)) for pattern in left):
         _send()
     book = repository.root() / BOOK

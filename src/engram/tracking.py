@@ -3,7 +3,7 @@
 The store is `mlruns/mlflow.db` with artifacts beside it, in the repository's folder;
 `MLFLOW_TRACKING_URI` names another. Besides `delivery`, which writes to the store,
 `recorded`, which reads it, and `registry`, the only module that imports mlflow, but for
-what MLflow itself runs (`served_model`).
+what MLflow itself runs (`served_model`) and the process that stages start from (`warm`).
 """
 
 import contextlib
@@ -28,6 +28,7 @@ from mlflow.data.meta_dataset import MetaDataset
 
 from engram import delivery, repository, store, transcript
 
+LINES: dict[str, Any] = {"buffering": 1, "encoding": "utf-8", "newline": ""}
 PACKAGES = ("engram", "tensorflow", "keras", "tensorflow-datasets", "numpy", "mlflow")
 SECONDS_BETWEEN_SYSTEM_METRICS = 2
 SECONDS_BETWEEN_POINTS = 2.0
@@ -66,7 +67,7 @@ def run(
         _attach_changes()
         record, rest = _recorder(run_id)
         # Line by line: what is there when the process is killed is all there is.
-        with delivery.log(run_id).open("w+", buffering=1, encoding="utf-8") as log:
+        with delivery.log(run_id).open("w+", **LINES) as log:
             try:
                 with transcript.kept(log):
                     yield run_id, record
@@ -234,6 +235,8 @@ def _recorder(run_id: str) -> tuple[Callable[..., None], Callable[[], None]]:
 
     def rest():
         nonlocal sent
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(delivery.log(run_id))  # it was alive then
         if waiting:
             delivery.put(run_id, {"kind": "points", "points": [*waiting]})
         waiting.clear()

@@ -23,6 +23,7 @@ import json
 import os
 import runpy
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -33,7 +34,9 @@ from pathlib import Path
 from typing import Any
 
 Order = dict[str, Any]  # folder, environment and command of a stage
-SEEN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # go on to it
+SEEN = (  # go on to the stage
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP),
+)
 
 
 @contextlib.contextmanager
@@ -69,7 +72,7 @@ def python() -> Iterator[Callable[[], None]]:
 
 def _started(address: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, __file__, "serve", address],
+        [sys.executable, "-P", __file__, "serve", address],
         stdin=subprocess.PIPE,  # ends with this process
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -78,11 +81,11 @@ def _started(address: str) -> subprocess.Popen:
 
 
 def _write(script: Path, address: str) -> None:
-    own = f'"{sys.executable}"'
+    own, file, place = map(shlex.quote, (sys.executable, __file__, address))
     script.write_text(
         "#!/bin/sh\n"
         f'case "$1" in -*|"") exec {own} "$@";; esac\n'
-        f'exec {own} -S -E "{__file__}" ask {address} "$@"\n'
+        f'exec {own} -I -S {file} ask {place} "$@"\n'
     )
     script.chmod(0o755)
 
@@ -91,19 +94,28 @@ def ask(address: str, *command: str) -> None:
     """Lets a fork of the waiting process run a script, and ends as that ends."""
     order = {"folder": os.getcwd(), "environment": dict(os.environ), "command": command}
     asked = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    signal.pthread_sigmask(signal.SIG_BLOCK, SEEN)  # until the stage is there
     try:
         asked.connect(address)
         socket.send_fds(asked, [json.dumps(order).encode()], [0, 1, 2])
-        stage = int(asked.recv(32))
-    except (OSError, ValueError):  # it does not wait yet, or not any more
+    except OSError:  # it does not wait yet, or not any more
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SEEN)
         os.execv(sys.executable, [sys.executable, *command])
+    stage = int(asked.recv(32) or 0)
+    if not stage:
+        sys.exit(f"{' '.join(command)}: the process that should start it has died")
 
     def go_on(number, frame):
         with contextlib.suppress(ProcessLookupError):
+            if number == signal.SIGTSTP:  # Ctrl-Z: both wait
+                os.kill(stage, signal.SIGSTOP)
+                os.kill(os.getpid(), signal.SIGSTOP)
+                number = signal.SIGCONT
             os.kill(stage, number)
 
     for number in SEEN:
         signal.signal(number, go_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SEEN)
     code = int(asked.recv(32) or -signal.SIGKILL)
     if code < 0:  # by a signal: so does this
         if -code in SEEN:
@@ -113,14 +125,11 @@ def ask(address: str, *command: str) -> None:
 
 
 def serve(address: str, how: Callable[[Order], None]) -> None:
-    """Waits for orders, with the slow modules imported; a fork runs each."""
+    """Waits for orders, with what a training needs imported; a fork runs each."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would be a thread
-    import keras  # noqa: F401
-    import matplotlib.pyplot  # noqa: F401
+    import keras  # noqa: F401, to have it: that takes the time
     import mlflow  # noqa: F401
-    import sklearn.linear_model  # noqa: F401
     import tensorflow  # noqa: F401
-    import tensorflow_datasets  # noqa: F401
 
     ours = [name for name in sys.modules if name.split(".")[0] == "engram"]
     assert not ours, ours
@@ -145,6 +154,7 @@ def _order(waiting: socket.socket) -> Order | None:
         if os.fork():
             asked.close()
             continue
+        waiting.close()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         message, files, _, _ = socket.recv_fds(asked, 1 << 22, 3)
         if not message:
@@ -177,10 +187,10 @@ def run(order: Order) -> None:
     os.chdir(order["folder"])
     os.environ.clear()
     os.environ.update(order["environment"])
-    script, *_ = sys.argv = list(order["command"])
+    sys.argv = list(order["command"])
+    script = os.path.abspath(sys.argv[0])
     extra = [path for path in os.environ.get("PYTHONPATH", "").split(":") if path]
-    first = os.path.dirname(os.path.abspath(script))
-    sys.path[:] = [first, *extra, *sys.path[1:]]
+    sys.path[:] = [os.path.dirname(script), *extra, *sys.path]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
     runpy.run_path(script, run_name="__main__")
