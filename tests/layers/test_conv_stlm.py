@@ -151,7 +151,8 @@ def _all(layer, x, states, mask):
     with tf.GradientTape() as tape:
         tape.watch([x, *states])
         found = layer(x, initial_state=states, mask=mask, training=True)
-        loss = sum(ops.sum(ops.square(one - 0.3)) for one in found)
+        wide = [ops.cast(one, "float32") if one.dtype.size < 4 else one for one in found]
+        loss = sum(ops.sum(ops.square(one - 0.3)) for one in wide)
     weights = [weight.value for weight in layer.trainable_weights]
     return [*found, *tape.gradient(loss, [x, *states, *weights])]
 
@@ -165,6 +166,22 @@ def test_a_loop_has_the_gradients_of_its_steps_one_after_the_other(kwargs, monke
         found.append(_all(layer, _inputs(1), _states(layer), MASK))
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "policy, tolerance", [("mixed_float16", 1), ("mixed_bfloat16", 8)]
+)
+def test_a_loop_has_these_gradients_under_a_mixed_policy(policy, tolerance, monkeypatch):
+    found = []
+    for unrolled in (16, 0):
+        monkeypatch.setattr(conv_stlm, "UNROLLED", unrolled)
+        layer = _layer(1, return_state=True, dtype=policy)
+        x = _inputs(1, dtype="float32")
+        all_of_it = _all(layer, x, _states(layer), MASK)
+        found.append([np.asarray(ops.cast(one, "float32")) for one in all_of_it])
+    for one, other in zip(*found, strict=True):
+        scale = max(1, np.abs(other).max())
+        np.testing.assert_allclose(one, other, rtol=0, atol=0.004 * tolerance * scale)
 
 
 @every_rank

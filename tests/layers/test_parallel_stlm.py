@@ -90,7 +90,8 @@ def _all(layer, x, states, mask):
     with tf.GradientTape() as tape:
         tape.watch([x, *states])
         found = layer(x, initial_state=states, mask=mask)
-        loss = sum(ops.sum(ops.square(one - 0.3)) for one in found)
+        wide = [ops.cast(one, "float32") if one.dtype.size < 4 else one for one in found]
+        loss = sum(ops.sum(ops.square(one - 0.3)) for one in wide)
     weights = [weight.value for weight in layer.trainable_weights]
     return [*found, *tape.gradient(loss, [x, *states, *weights])]
 
@@ -113,6 +114,25 @@ def test_the_compiled_steps_have_the_gradients_of_plain_ones(
         for one, other in zip(run(*given, mask), wanted, strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
         assert compiled.pop()
+
+
+@pytest.mark.parametrize(
+    "policy, tolerance", [("mixed_float16", 1), ("mixed_bfloat16", 8)]
+)
+@every_mode
+def test_the_compiled_steps_equal_plain_ones_under_a_mixed_policy(
+    policy, tolerance, combine, output_gates
+):
+    kwargs = {"return_sequences": True, "return_state": True, "dtype": policy}
+    layer = _layer(combine, output_gates, **kwargs)
+    given = _inputs(), _memories("float32"), MASK
+    found = tf.function(lambda *given: _all(layer, *given))(*given)
+    for one, other in zip(found, _all(layer, *given), strict=True):
+        one, other = (np.asarray(ops.cast(value, "float32")) for value in (one, other))
+        # A product in half precision is off by some 2^-11 of its factors' size (bfloat16:
+        # 2^-8), and a gradient sums up B T of them.
+        scale = max(1, np.abs(other).max())
+        np.testing.assert_allclose(one, other, rtol=0, atol=0.004 * tolerance * scale)
 
 
 def test_gradients_equal_finite_differences():
@@ -314,3 +334,10 @@ def test_a_wrong_argument_is_refused_by_name_and_value(argument, value):
 def test_another_number_of_states_is_refused():
     with pytest.raises(ValueError, match=r"`initial_state` .* Received: 3 state"):
         _layer()(_inputs(), initial_state=[np.zeros((B, U))] * 3)
+
+
+@pytest.mark.parametrize("shape", [(B, 1), (B, T + 1), (B + 1, T), (B, T, 1), (B,)])
+def test_a_mask_of_another_shape_is_refused(shape):
+    """One of `(B, 1)` was spread over all steps, and the last output was their sum."""
+    with pytest.raises(ValueError, match=r"`mask` must have the shape \(batch, time\)"):
+        _layer()(_inputs(), mask=np.ones(shape, bool))

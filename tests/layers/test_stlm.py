@@ -252,9 +252,7 @@ def test_the_compiled_loop_drops_what_the_cell_drops(
 @pytest.mark.parametrize(
     "policy, tolerance", [("mixed_float16", 1), ("mixed_bfloat16", 8)]
 )
-@pytest.mark.parametrize(
-    "combine, output_gates", [("concat", "shared"), ("weighted", "separate")]
-)
+@every_mode
 def test_the_compiled_loop_equals_the_cell_under_a_mixed_policy(
     policy, tolerance, combine, output_gates, scans
 ):

@@ -7,6 +7,7 @@ from keras import ops
 
 from engram.layers.stlm import memories, xla
 from engram.layers.stlm.linear_recurrence import linear_recurrence
+from engram.layers.stlm.recurrent import checked_mask
 
 
 @keras.saving.register_keras_serializable(package="engram")
@@ -151,6 +152,7 @@ class ParallelSTLM(keras.layers.Layer):
             for weight in (self.kernel, self.bias, self.mix)
         )
         x = ops.transpose(ops.cast(sequences, self.compute_dtype), (1, 0, 2))  # (T, B, F)
+        mask = checked_mask(sequences, mask)
         if mask is not None:
             mask = ops.cast(ops.expand_dims(ops.transpose(mask), -1), memory)  # (T, B, 1)
         if self.go_backwards:

@@ -36,7 +36,7 @@ class Recurrent(keras.layers.RNN):
 
     def _run(self, sequences, initial_state, mask, training):
         states = self._first_states(sequences, initial_state)
-        mask = self._checked_mask(sequences, mask)
+        mask = checked_mask(sequences, mask)
         sequences = ops.cast(sequences, self.compute_dtype)
         self._maybe_config_dropout_masks(self.cell, sequences[:, 0], states)
         last, outputs, states = self.inner_loop(sequences, states, mask, training)
@@ -58,7 +58,7 @@ class Recurrent(keras.layers.RNN):
         if not self.built:
             self.build(sequences.shape)
         states = self._first_states(sequences, initial_state)
-        mask = self._checked_mask(sequences, mask)
+        mask = checked_mask(sequences, mask)
         reader = keras.layers.RNN(
             _Reader(self.cell),
             return_sequences=True,
@@ -106,18 +106,6 @@ class Recurrent(keras.layers.RNN):
         """Returns the shapes of `h`, `C_s`, `C_l`."""
         return [(sequences_shape[0], size) for size in self.cell.state_size]
 
-    def _checked_mask(self, sequences, mask):
-        mask = mask[0] if isinstance(mask, (list, tuple)) else mask
-        if mask is None:
-            return None
-        wanted = tuple(sequences.shape[:2])
-        if not _fits(mask.shape, wanted):
-            raise ValueError(
-                f"`mask` must have the shape (batch, time) = {wanted}."
-                f" Received: {tuple(mask.shape)}"
-            )
-        return ops.cast(mask, "bool")
-
     def get_config(self):
         config = super().get_config()
         del config["cell"]
@@ -144,6 +132,24 @@ class _Reader(keras.layers.Layer):
     def call(self, inputs, states):
         _, states = self.cell(inputs, states)
         return ops.concatenate(states[1:], axis=-1), states
+
+
+def checked_mask(sequences, mask):
+    """Returns `mask`, or the first of several, as booleans `(B, T)`; None if it is None.
+
+    Raises:
+        ValueError: if it has another shape.
+    """
+    mask = mask[0] if isinstance(mask, (list, tuple)) else mask
+    if mask is None:
+        return None
+    wanted = tuple(sequences.shape[:2])
+    if not _fits(mask.shape, wanted):
+        raise ValueError(
+            f"`mask` must have the shape (batch, time) = {wanted}."
+            f" Received: {tuple(mask.shape)}"
+        )
+    return ops.cast(mask, "bool")
 
 
 def _fits(found, wanted):
