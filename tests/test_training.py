@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import os
 import types
 
 import numpy as np
@@ -206,11 +207,23 @@ def test_every_epoch_is_recorded_with_its_losses(prepared):
     recorder = Recorder()
     (one,) = _train(prepared, _settings(epochs=3, stop_after=3), recorder=recorder)
     *points, (size, last) = recorder.runs[0].points
-    assert size == {"parameters": one.model.count_params(), "seconds": one.seconds}
+    cost = {"seconds": one.seconds, "peak_memory": one.peak_memory}
+    assert size == {"parameters": one.model.count_params(), **cost}
     assert last == 3
     assert [epoch for _, epoch, _ in points] == [1, 2, 3]
     for name in ("loss", "val_loss"):
         assert [losses[name] for losses, *_ in points] == one.history[name]
+
+
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="the peak is that of all fits"
+)
+def test_the_peak_of_memory_is_that_of_one_fit_and_not_of_those_before(prepared):
+    held = np.ones(600 << 17)  # 600 MiB that a fit before had
+    most = training._peak_memory()
+    del held
+    (one,) = _train(prepared, _settings(epochs=1, stop_after=1))
+    assert 100 < one.peak_memory < most - 300
 
 
 def test_the_learning_rate_falls_to_zero_over_the_epochs(prepared):

@@ -85,7 +85,8 @@ def test_it_ends_as_the_stage_ends(folder, code, expected, said):
 
 
 WAITS = """
-import os, time
+import os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored from above
 try:
     print(os.getpid(), flush=True)
     time.sleep(600)
