@@ -6,6 +6,7 @@ import json
 import os
 import types
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -224,6 +225,19 @@ def test_the_peak_of_memory_is_that_of_one_fit_and_not_of_those_before(prepared)
     del held
     (one,) = _train(prepared, _settings(epochs=1, stop_after=1))
     assert 100 < one.peak_memory < most - 300
+
+
+def test_tf_data_does_not_tune_what_has_nothing_to_tune(prepared, monkeypatch):
+    # Its thread takes a quarter of a small net's time, and `fit` waits for it at the end.
+    given, fit = [], keras.Model.fit
+
+    def seen(model, data, **args):
+        given.extend([data, args["validation_data"]])
+        return fit(model, data, **args)
+
+    monkeypatch.setattr(keras.Model, "fit", seen)
+    _train(prepared, _settings(epochs=1, stop_after=1))
+    assert [data.options().autotune.enabled for data in given] == [False, False]
 
 
 def test_the_learning_rate_falls_to_zero_over_the_epochs(prepared):

@@ -171,8 +171,8 @@ def _fit(
     _forget_peak_memory()
     keras.utils.set_random_seed(seed)
     fitted, held = how.parts
-    data = batches(fitted, seed=seed)
-    validation = batches(held) if held else None
+    data = _untuned(batches(fitted, seed=seed))
+    validation = _untuned(batches(held)) if held else None
     steps = how.epochs * int(data.cardinality())
     rates = schedules.schedule(how.decay, rate, steps, how.warmup)
     with distribution.strategy(how.strategy).scope():
@@ -213,6 +213,17 @@ def _fit(
     return Trained(
         seed, rate, fitted, run_id, model, history, best_epoch, held_loss, **cost
     )
+
+
+def _untuned(data: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns the data without the thread that looks for better buffer sizes.
+
+    The tasks set their own, so it finds nothing; yet it takes time from small nets,
+    and `fit` waits at its end for the thread's pause, which doubles each time.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return data.with_options(options)
 
 
 def _forget_peak_memory() -> None:
