@@ -90,7 +90,8 @@ def starts() -> tuple[float, float]:
                 path = here if kind == "warm" else here.split(":", 1)[1]
                 began = time.perf_counter()
                 env = {**os.environ, "PATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"}
-                subprocess.run(["python", script], env=env, check=True)
+                command = ["python", script]
+                subprocess.run(command, env=env, check=True, stderr=subprocess.DEVNULL)
                 found[kind].append(time.perf_counter() - began)
     return statistics.median(found["cold"]), statistics.median(found["warm"])
 

@@ -18,7 +18,7 @@ SUITES = [".", *(f"studies/{name}" for name in STUDIES)]
 # word to the module of that name and hands over what it needs, params returns the file's
 # own values, tracking and what it uses write the record. Other tests hold what they do.
 RECORD = ("tracking", "recorded", "delivery", "outbox", "store", "transcript")
-RECORD += ("repository",)
+RECORD += ("open_runs", "repository")
 EXEMPT = ("params.py", "param_forms/", *(f"{name}.py" for name in RECORD))
 MODELS = list(params.MODELS)
 PREPARED = (

@@ -44,7 +44,7 @@ def root(tmp_path_factory):
         for name in list(os.environ):
             if name.startswith(("DVC_", "MLFLOW_T")):
                 patch.delenv(name)
-        patch.setattr(tracking.delivery, "STORE_OF_ONES_OWN", None)
+        patch.setattr(tracking.store, "ELSEWHERE", None)
         patch.setenv("DVC_ROOT", str(root))
         patch.chdir(root)
         (root / "requirements.lock").write_text("numpy==2.4.6\n")

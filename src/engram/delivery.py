@@ -1,7 +1,6 @@
 """Delivers what happens to a run to MLflow: at once, or when its server answers again."""
 
 import contextlib
-import fcntl
 import functools
 import json
 import os
@@ -9,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 # A server that does not answer is asked again by the outbox, not by MLflow for minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -18,29 +16,21 @@ import requests
 from mlflow.entities import Metric
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
-from engram import outbox, store, transcript
+from engram import open_runs, outbox, store
 
-# How a log is read that may be cut anywhere; "r+", since NFS locks no other file.
-CUT: dict[str, Any] = {"encoding": "utf-8", "errors": "replace", "newline": ""}
 POINTS = 1000  # in a batch, MLflow's limit
 SECONDS = {"points": 10, "end": 10}  # to wait for an answer; else MLflow's 120
 OPENING = 600  # seconds that a run waits for a server that does not answer
-# Looked up here, because mlflow.set_tracking_uri sets the variable itself.
-STORE_OF_ONES_OWN = os.environ.get("MLFLOW_TRACKING_URI")
 
 
 def is_server() -> bool:
     """Returns whether the store is a server, which may not answer."""
-    return str(STORE_OF_ONES_OWN).startswith(("http:", "https:"))
+    return str(store.ELSEWHERE).startswith(("http:", "https:"))
 
 
 def unsent() -> Path:
     """Returns the folder of what this server was not told."""
-    return store.folder() / "outbox" / _place()
-
-
-def _place() -> str:
-    return quote(str(STORE_OF_ONES_OWN), safe="")
+    return store.folder() / "outbox" / store.place()
 
 
 @contextlib.contextmanager
@@ -49,7 +39,9 @@ def opened(**how) -> Iterator[str]:
     run_id = patiently(functools.partial(mlflow.start_run, **how)).info.run_id
     status = "FAILED"
     try:
-        with _alive(log(run_id) if "run_id" not in how else _again(run_id)):
+        continued = "run_id" in how
+        file = open_runs.again(run_id) if continued else open_runs.log(run_id)
+        with open_runs.alive(file):
             try:
                 yield run_id
                 status = "FINISHED"
@@ -68,73 +60,23 @@ def opened(**how) -> Iterator[str]:
             )
 
 
-def log(run_id: str) -> Path:
-    """Returns the file to which a run that is open writes its log."""
-    return store.folder() / "open" / _place() / f"{run_id}.log"
-
-
-def _again(run_id: str) -> Path:
-    """Returns the file of a run that is continued; its log is there already."""
-    return log(run_id).with_suffix(".again")
-
-
-@contextlib.contextmanager
-def _alive(file: Path) -> Iterator[None]:
-    """Keeps a run's file locked by this process, and removes it in the end."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        with _alone():  # or `bury` could be first to lock it
-            held = stack.enter_context(file.open("w"))
-            fcntl.flock(held, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            file.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """Lets one process at a time make files of runs, or look for those left behind."""
-    with (log("").parent / "open.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def bury() -> list[str]:
     """Ends the runs whose process was killed, as `"KILLED"`; returns their ids.
 
-    The lock on a run's file ends with its process, however that ends. One that the store
-    does not know any more, or does not let end, is forgotten.
+    One that the store does not know any more, or does not let end, is forgotten.
     """
     found = []
-    left = [file for kind in ("log", "again") for file in _left(kind)]
-    for file in left:
-        with (
-            contextlib.suppress(FileNotFoundError),
-            _alone(),
-            file.open("r+", **CUT) as f,
-        ):
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # it is alive
-                continue
-            if not os.fstat(f.fileno()).st_nlink:  # it ended well just now
-                continue
-            try:
-                _end_killed(file, transcript.read(f))
-                found.append(file.stem)
-            except mlflow.MlflowException as error:
-                print(f"run {file.stem} was killed and cannot be ended: {error.message}")
-            file.unlink()
+    for file, text in open_runs.killed():
+        try:
+            _end_killed(file, text)
+            found.append(file.stem)
+        except mlflow.MlflowException as error:
+            print(f"run {file.stem} was killed and cannot be ended: {error.message}")
     return found
 
 
-def _left(kind: str) -> list[Path]:
-    return sorted(log("").parent.glob(f"*.{kind}"))
-
-
 def _end_killed(file: Path, text: str) -> None:
-    again = file.suffix == ".again"
+    again = file == open_runs.again(file.stem)
     text += "\n" if text and not text.endswith("\n") else ""
     text += f"Its process was killed{' while it was evaluated' if again else ''}.\n"
     path = "evaluate.log.txt" if again else "log.txt"
@@ -156,7 +98,7 @@ def patiently(ask: Callable[[], Any]) -> Any:
             if not _down(error) or time.monotonic() > end:
                 raise
             if not told:
-                print(f"{STORE_OF_ONES_OWN} does not answer; waiting", flush=True)
+                print(f"{store.ELSEWHERE} does not answer; waiting", flush=True)
             told = True
             time.sleep(outbox.PATIENCE / 2)
 

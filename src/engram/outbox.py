@@ -8,7 +8,6 @@ to `<run>.refused`, with its reason.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -16,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from engram import store
 
 PATIENCE = 10.0  # seconds after which a server that did not answer is asked again
 Line = dict[str, Any]
@@ -63,9 +64,7 @@ class Outbox:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Keeps others out, and ends the file with a whole line: a crash may cut one."""
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        with self._file.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with store.alone(self._file.with_suffix(".lock")):
             with self._file.open("ab+") as file:
                 file.seek(0)
                 text = file.read()

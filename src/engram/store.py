@@ -8,11 +8,14 @@ the store is opened. It needs SQLite alone.
 """
 
 import contextlib
+import fcntl
+import os
 import sqlite3
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote, urlparse
+from urllib.parse import quote, unquote, urlparse
 
 from engram import repository
 
@@ -25,6 +28,8 @@ PLACES = {  # table -> columns with paths
 }
 KEPT = 3  # copies of the database
 WAIT = 60  # seconds for another process that writes
+# The store that the user named instead, or None; read here, since MLflow sets it itself.
+ELSEWHERE = os.environ.get("MLFLOW_TRACKING_URI")
 
 
 def folder() -> Path:
@@ -35,6 +40,20 @@ def folder() -> Path:
 def address() -> str:
     """Returns the store's address, as MLflow wants it."""
     return f"sqlite:///{folder() / DATABASE}"
+
+
+def place() -> str:
+    """Returns the name of the folder for what concerns one store alone."""
+    return quote(str(ELSEWHERE), safe="")
+
+
+@contextlib.contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Waits until no other process is inside; a lock ends with its process."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def mend(where: Path) -> int:

@@ -13,19 +13,16 @@ ended.
 
 import argparse
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from engram import code_changes, locked, outbox, repository, store
+from engram import code_changes, locked, open_runs, outbox, repository, store
 
 BOOK = Path(".dvc", "tmp", "synced.json")  # what the last call saw, by suite
-PLACE = os.environ.get("MLFLOW_TRACKING_URI", "")  # here, since MLflow sets it itself
 REPORT = "results/report.html"
 KINDS = {  # stages that leave runs -> the tag that names what was run
     "train": "experiment",
@@ -46,17 +43,13 @@ def main(argv: list[str] | None = None) -> None:
     if not (suite / "dvc.yaml").is_file():
         sys.exit(f"{suite / 'dvc.yaml'}: no such file")
     os.chdir(suite)  # the repository is that of the suite
-    place = quote(PLACE or "None", safe="")  # as in delivery, which takes a second
-    left = ("outbox/*/*.jsonl", f"open/{place}/*.log", f"open/{place}/*.again")
-    if any(any(store.folder().glob(pattern)) for pattern in left):
+    if open_runs.files() or any(store.folder().glob("outbox/*/*.jsonl")):
         _send()
     book = repository.root() / BOOK
     known = json.loads(book.read_text()) if book.is_file() else {}
     if known.get(str(suite)) == _seen(suite):
         return
-    store.folder().mkdir(exist_ok=True)
-    with (store.folder() / "sync.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two calls would record a result twice
+    with store.alone(store.folder() / "sync.lock"):  # or a result is recorded twice
         whole = _synced_all(suite)
     if whole:
         book.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +76,8 @@ def _seen(suite: Path) -> list[str]:
     """Returns what would have to change for a call to have something to do."""
     lock, database = suite / "dvc.lock", store.folder() / store.DATABASE
     digest = hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else "none"
-    return [digest, PLACE, str(database.stat().st_ino) if database.is_file() else "none"]
+    known = str(database.stat().st_ino) if database.is_file() else "none"
+    return [digest, store.place(), known]
 
 
 def _synced_all(suite: Path) -> bool:

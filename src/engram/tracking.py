@@ -7,7 +7,6 @@ what MLflow itself runs (`served_model`) and the process that stages start from 
 """
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.metadata
 import logging
@@ -26,7 +25,7 @@ import mlflow
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 
-from engram import delivery, repository, store, transcript
+from engram import delivery, open_runs, repository, store, transcript
 
 LINES: dict[str, Any] = {"buffering": 1, "encoding": "utf-8", "newline": ""}
 PACKAGES = ("engram", "tensorflow", "keras", "tensorflow-datasets", "numpy", "mlflow")
@@ -67,7 +66,7 @@ def run(
         _attach_changes()
         record, rest = _recorder(run_id)
         # Line by line: what is there when the process is killed is all there is.
-        with delivery.log(run_id).open("w+", **LINES) as log:
+        with open_runs.log(run_id).open("w+", **LINES) as log:
             try:
                 with transcript.kept(log):
                     yield run_id, record
@@ -209,7 +208,7 @@ def log_files(files: list[Path], folder: str) -> None:
 
 def address() -> str | None:
     """Returns the store's address; None if the environment names it already."""
-    return None if delivery.STORE_OF_ONES_OWN else mlflow.get_tracking_uri()
+    return None if store.ELSEWHERE else mlflow.get_tracking_uri()
 
 
 def _recorder(run_id: str) -> tuple[Callable[..., None], Callable[[], None]]:
@@ -236,7 +235,7 @@ def _recorder(run_id: str) -> tuple[Callable[..., None], Callable[[], None]]:
     def rest():
         nonlocal sent
         with contextlib.suppress(FileNotFoundError):
-            os.utime(delivery.log(run_id))  # it was alive then
+            os.utime(open_runs.log(run_id))  # it was alive then
         if waiting:
             delivery.put(run_id, {"kind": "points", "points": [*waiting]})
         waiting.clear()
@@ -257,7 +256,7 @@ def _active() -> str:
 def open_store(group: str | None = None) -> None:
     """Points MLflow at the store; selects the experiment `group`, which may be new."""
     folder = store.folder()
-    if not delivery.STORE_OF_ONES_OWN:
+    if not store.ELSEWHERE:
         folder.mkdir(exist_ok=True)
         _make(folder)
         store.mend(folder)
@@ -278,8 +277,7 @@ def _make(folder: Path) -> None:
     database = folder / store.DATABASE
     if database.is_file():
         return
-    with (folder / "making.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with store.alone(folder / "making.lock"):
         if database.is_file():  # another process was first
             return
         unfinished = folder / "making.db"
@@ -293,7 +291,7 @@ def _select(group: str, folder: Path) -> None:
         place = (folder / group.replace("/", "-")).as_uri()
         mlflow.create_experiment(
             group,
-            artifact_location=None if delivery.STORE_OF_ONES_OWN else place,
+            artifact_location=None if store.ELSEWHERE else place,
             # The interface then opens on the table of runs, not on language-model traces.
             tags={"mlflow.experimentKind": "custom_model_development"},
         )

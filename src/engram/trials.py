@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import fcntl
 import functools
 import json
 import os
@@ -45,8 +44,7 @@ def main(name: str) -> None:
 
 def _next(study: optuna.Study) -> optuna.Trial | None:
     """Returns a trial that waited; None if there is none."""
-    with (store.folder() / "sweeps.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # or two workers would take one trial
+    with store.alone(store.folder() / "sweeps.lock"):  # or two workers take one trial
         if study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             trial = study.ask()
             trial.set_user_attr("worker", os.getpid())
