@@ -6,15 +6,13 @@ gradients of all weights; inference is forward alone. All run in one process, in
 after warm-up; the table has medians. `concat` has the peer's output width, `sum` its
 units.
 
-XLA stays off for convolutions: on a CPU it makes Keras' ConvLSTM2D several times slower.
-
     python benchmarks/stlm_speed.py         # writes benchmarks/results/stlm_speed.json
 """
 
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -40,43 +38,79 @@ class Suite:
         shapes: of the input, batch and steps first, and the output width last.
         layers: name -> function from the output width to a layer.
         pairs: what is reported: name -> ours, peers.
-        xla: settings of `jit_compile` that are tried.
         kinds: what is timed.
     """
 
     shapes: tuple[tuple[int, ...], ...]
     layers: dict[str, Make]
     pairs: dict[str, tuple[str, tuple[str, ...]]]
-    xla: tuple[bool, ...] = (False, True)
     kinds: tuple[str, ...] = ("training", "inference")
 
 
 class Products(keras.layers.Layer):
-    """The products of a `concat` STLM, step after step, and nothing else.
+    """The products of an STLM, step after step, and nothing else.
 
-        h_t = the first columns of [x_t, h_{t-1}] K
+        z_t = [x_t, h_{t-1}] K,   h_t = the first columns of z_t
+        dh_{t-1} = dz_t R^T,   dz_t = z_t times a column of dh_t
+        dK = sum_t [x_t, h_{t-1}]^T dz_t, one product after the loop
 
-    No layer with these products is faster: what is left of its time are its gates.
+    No layer with these products is faster: what is left of its time are its gates. The
+    numbers are not a gradient of anything.
+
+    Args:
+        width: of `h`.
+        columns: of `z`, `6U`.
     """
 
-    def __init__(self, width):
+    def __init__(self, width, columns):
         super().__init__()
-        self.width = width
+        self.width, self.columns = width, columns
 
     def build(self, shape):
-        rows, columns = shape[-1] + self.width, 3 * self.width
-        self.kernel = self.add_weight(shape=(rows, columns))
+        self.kernel = self.add_weight(shape=(shape[-1] + self.width, self.columns))
 
     def call(self, x, training=False):
-        steps = x.shape[1]
-        inputs = tf.TensorArray(x.dtype, steps).unstack(tf.transpose(x, (1, 0, 2)))
+        x = tf.transpose(x, (1, 0, 2))
+        steps, batch, features = x.shape
+        dtype, inputs = x.dtype, tf.TensorArray(x.dtype, steps).unstack(x)
+        shapes = (batch, features + self.width), (batch, self.columns)
+        first = tf.zeros((batch, self.width))
 
-        def step(t, h):
-            z = tf.matmul(tf.concat([inputs.read(t), h], -1), self.kernel.value)
-            return t + 1, z[:, : self.width]
+        @tf.custom_gradient
+        def run(kernel):
+            arrays = [tf.TensorArray(dtype, steps, element_shape=s) for s in shapes]
 
-        first = tf.zeros((x.shape[0], self.width))
-        return tf.while_loop(lambda t, h: t < steps, step, (0, first))[1]
+            def forward(t, h, arrays):
+                both = tf.concat([inputs.read(t), h], -1)
+                z = tf.matmul(both, kernel)
+                if training:
+                    pairs = zip(arrays, (both, z), strict=True)
+                    arrays = [array.write(t, one) for array, one in pairs]
+                return t + 1, z[:, : self.width], arrays
+
+            _, h, arrays = tf.while_loop(
+                lambda t, *_: t < steps, forward, (0, first, arrays)
+            )
+
+            def gradient(dh):
+                def backward(t, dh, written):
+                    dz = arrays[1].read(t) * dh[:, :1]
+                    dh = tf.matmul(dz, kernel[features:], transpose_b=True)
+                    return t - 1, dh, written.write(t, dz)
+
+                dzs = tf.TensorArray(dtype, steps, element_shape=shapes[1])
+                _, _, dzs = tf.while_loop(
+                    lambda t, *_: t >= 0, backward, (steps - 1, dh, dzs)
+                )
+                both, dz = (
+                    tf.reshape(array.stack(), (-1, shape[1]))
+                    for array, shape in zip((arrays[0], dzs), shapes, strict=True)
+                )
+                return tf.matmul(both, dz, transpose_a=True)
+
+            return h, gradient
+
+        return run(self.kernel.value)
 
 
 LSTMS = ("LSTM", "LSTM unrolled")
@@ -105,9 +139,19 @@ DENSE = Suite(
 )
 LIMIT = Suite(
     shapes=DENSE.shapes,
-    layers={"products": Products, "concat, cell": DENSE.layers["concat, cell"]},
-    pairs={"the products alone against RNN(STLMCell)": ("products", ("concat, cell",))},
-    kinds=("inference",),
+    layers={
+        "concat, products": lambda width: Products(width, 3 * width),
+        "sum, products": lambda width: Products(width, 6 * width),
+        "concat, cell": DENSE.layers["concat, cell"],
+        "sum, cell": DENSE.layers["sum, cell"],
+    },
+    pairs={
+        f"the products of {combine} alone against RNN(STLMCell)": (
+            f"{combine}, products",
+            (f"{combine}, cell",),
+        )
+        for combine in ("concat", "sum")
+    },
 )
 SAME = {"kernel_size": 3, "padding": "same", "return_sequences": True}
 CONVOLUTIONS = Suite(
@@ -121,7 +165,6 @@ CONVOLUTIONS = Suite(
         "ConvSTLM2D concat against ConvLSTM2D": ("ConvSTLM2D concat", ("ConvLSTM2D",)),
         "ConvSTLM2D sum against ConvLSTM2D": ("ConvSTLM2D sum", ("ConvLSTM2D",)),
     },
-    xla=(False,),
 )
 PARALLEL = Suite(
     shapes=((16, 1024, 32, 128),),
@@ -137,12 +180,17 @@ def main() -> None:
     """Measures, prints the table and writes the results file."""
     for shape in DENSE.shapes:
         check(shape)
-    rows = []
-    for suite in (DENSE, LIMIT, CONVOLUTIONS, PARALLEL):
+    write(rows((DENSE, LIMIT, CONVOLUTIONS, PARALLEL)), "stlm_speed")
+
+
+def rows(suites: Sequence[Suite]) -> list[dict]:
+    """Measures all suites; returns the lines of the table."""
+    found = []
+    for suite in suites:
         for shape in suite.shapes:
             for kind, seconds in measure(suite, shape).items():
-                rows += [row(suite, pair, kind, shape, seconds) for pair in suite.pairs]
-    write(rows)
+                found += [row(suite, pair, kind, shape, seconds) for pair in suite.pairs]
+    return found
 
 
 def check(shape: tuple[int, ...]) -> None:
@@ -177,9 +225,7 @@ def measure(suite: Suite, shape: tuple[int, ...]) -> dict[str, dict[str, float]]
         unrolled = name.endswith("unrolled")
         if unrolled and sizes[1] > SHORT:
             continue
-        for jit_compile in suite.xla:
-            if unrolled and jit_compile:
-                continue  # XLA unrolls what pays by itself, and takes long to compile
+        for jit_compile in (False, True):
             keras.utils.set_random_seed(1)
             layer = make(width)
             layer.build(x.shape)
@@ -255,8 +301,8 @@ def data(sizes: list[int]) -> tf.Tensor:
     return tf.constant(random.standard_normal(sizes, np.float32))
 
 
-def write(rows: list[dict]) -> None:
-    """Writes the results file, with the machine and the versions."""
+def write(rows: list[dict], name: str) -> None:
+    """Writes the results file `name`, with the machine and the versions."""
     pairs = list(dict.fromkeys(one["pair"] for one in rows))
     geomeans = {
         pair: statistics.geometric_mean(r["ratio"] for r in rows if r["pair"] == pair)
@@ -264,12 +310,12 @@ def write(rows: list[dict]) -> None:
     }
     content = {
         "rows": rows,
-        "geomean": geomeans["concat against LSTM, training"],
+        "geomean": geomeans[pairs[0]],
         "geomeans": geomeans,
         "machine": repository.processor(),
         "versions": {name: version(name) for name in ("keras", "tensorflow", "numpy")},
     }
-    out = Path(__file__).parent / "results" / "stlm_speed.json"
+    out = Path(__file__).parent / "results" / f"{name}.json"
     out.write_text(json.dumps(content, indent=2) + "\n")
     for pair, ratio in geomeans.items():
         print(f"{pair}: {ratio:.2f}")
