@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engram.charts import marks
 from engram.comparison import compare
 from engram.report import html_report
 
@@ -217,14 +218,49 @@ def test_labels_of_curves_never_overlap(count: int) -> None:
     for one in details.values():
         one["curves"][0]["y"] = [1.0, 2.0, 3.0]
     page = html_report(comparison, details, {})
-    beside = r'<text x="537.0" y="([\d.]+)"[^>]*>e\d\d-m'
-    charts = [c for c in page.split("<svg ") if re.search(beside, c)]
-    assert len(charts) == (1 if count == 1 else 2)  # the curves, and the costs
+    beside = r'<text x="[\d.]+" y="([\d.]+)" text-anchor="start" class="">e\d\d-m'
+    charts = [c for c in page.split("<svg ") if "viewBox" in c and re.search(beside, c)]
+    charts = [chart for chart in charts if "against" not in chart.split(">")[0]]
+    assert len(charts) == (2 if count == 1 else 4)  # of curves, of costs; on a phone, too
     for chart in charts:
         heights = sorted(map(float, re.findall(beside, chart)))
         assert len(heights) == count
         assert all(np.diff(heights) >= 16.9)
         assert heights[0] > 0
+
+
+LONG = "a-name-of-thirty-letters-at-all", "another-of-forty-letters-and-of-a-seed-2"
+
+
+def test_no_chart_is_wider_than_its_room() -> None:
+    names = tuple(f"{name}-{model}" for name in LONG for model in ("gru", "stlm"))
+    comparison, details = _inputs(
+        names, text="A label that is longer than " + "a phone " * 5
+    )
+    for one in details.values():
+        one["curves"][0]["x"] = [3.78846, 1000.5, 9000.25]
+    page = html_report(comparison, details, {})
+    charts = re.findall(
+        r'<svg class="(desk|phone)" viewBox="0 0 (\d+).*?>(.*?)</svg>', page
+    )
+    assert [kind for kind, *_ in charts] == ["desk", "phone"] * 3
+    for kind, width, parts in charts:
+        assert int(width) == {"desk": 720, "phone": 350}[kind]
+        for x, anchor, text in re.findall(
+            r'<text x="([-\d.]+)".*?text-anchor="(\w+)".*?>(.*?)</text>', parts
+        ):
+            share = {"start": 0, "middle": 0.5, "end": 1}[anchor]
+            left = float(x) - share * 6.5 * len(text)  # such letters are 6.3 wide
+            assert left >= -1 and left + 6.5 * len(text) <= int(width) + 1, text
+
+
+def test_experiments_of_one_model_have_signs_of_their_own() -> None:
+    names = ("r-a-gru", "r-b-gru", "r-c-gru", "r-stlm")
+    comparison, _ = _inputs(names)
+    signs = marks(comparison, comparison["datasets"][0])
+    assert len({(sign.colour, sign.shape) for sign in signs.values()}) == 4
+    assert len({signs[name].colour for name in names[:3]}) == 1
+    assert [n for n, sign in signs.items() if sign.colour == "var(--ink)"] == ["r-stlm"]
 
 
 def test_a_missing_picture_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -30,7 +30,12 @@ h3{font-size:1.02rem;margin:2.2rem 0 .4rem}
 h1,h2,h3,p,summary,figcaption{overflow-wrap:anywhere}
 p{margin:.3rem 0 1rem;max-width:46rem}.lead{font-size:1.06rem}
 .soft,figcaption{color:var(--soft);font-size:.88rem}a{color:var(--c0)}
-.wide{overflow-x:auto;margin:.6rem 0 1rem}
+.wide{overflow-x:auto;margin:.6rem 0 1rem;--edge:#78828c59;
+background:linear-gradient(90deg,var(--page) 50%,#0000) 0/2rem 100% no-repeat local,
+linear-gradient(270deg,var(--page) 50%,#0000) 100%/2rem 100% no-repeat local,
+linear-gradient(90deg,var(--edge),#0000) 0/.7rem 100% no-repeat,
+linear-gradient(270deg,var(--edge),#0000) 100%/.7rem 100% no-repeat}
+details .wide{background:none}
 table{border-collapse:collapse;font-size:.84rem;min-width:100%;
 font-variant-numeric:tabular-nums}
 th,td{padding:.4rem .5rem;text-align:right;white-space:nowrap;
@@ -41,19 +46,22 @@ th:first-child{position:sticky;left:0;background:var(--page);padding-left:.2rem}
 tbody th{font-weight:500}tr.base>*{background:var(--card)}
 tr.base>th{font-weight:700}
 .worse{color:var(--bad);font-weight:600}.better{color:var(--good);font-weight:600}
-svg{display:block}.wide>svg{width:100%;min-width:36rem;max-width:52rem;height:auto}
+svg{display:block}.desk,.phone{width:100%;max-width:52rem;height:auto;margin:.6rem 0 1rem}
+.phone{display:none}
 th svg{display:inline-block;margin-right:.5rem;vertical-align:-2px}
-text{font-size:13px;fill:var(--ink)}.ax{fill:var(--soft)}.rule{stroke:var(--line)}
+text{font-size:13px;fill:var(--ink);paint-order:stroke;stroke:var(--page);
+stroke-width:4px;stroke-linejoin:round}.ax{fill:var(--soft)}.rule{stroke:var(--line)}
 details{border:1px solid var(--line);border-radius:8px;margin:.5rem 0;
 padding:0 1rem;background:var(--card)}details th:first-child{background:var(--card)}
 summary{cursor:pointer;padding:.6rem 0;font-weight:500}
 figure{margin:0 0 1.4rem}img{max-width:100%;height:auto;border-radius:4px;
 background:#fff;display:block}
+@media(max-width:44rem){.desk{display:none}.phone{display:block;max-width:30rem}}
 @media(max-width:34rem){.t2 tr>:nth-child(2){display:none}
 th{white-space:normal}th:first-child{min-width:8rem}}
 .words th,.words td{text-align:left}.words td{white-space:normal;overflow-wrap:anywhere}
 @media print{body{max-width:none;padding:0;font-size:11pt}.wide{overflow:visible}
-.wide>svg{min-width:0}h2,h3{break-after:avoid}figure,svg,tr{break-inside:avoid}
+.desk{display:block}.phone{display:none}h2,h3{break-after:avoid}figure,svg,tr{break-inside:avoid}
 th,td{white-space:normal;padding:.25rem .3rem}th:first-child{position:static}
 table{font-size:8pt}
 details::details-content{content-visibility:visible;block-size:auto}}
