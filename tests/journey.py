@@ -20,6 +20,7 @@ from pathlib import Path
 import servers
 import yaml
 
+SUITE = "dvc.yaml"  # of the tour: studies are not here, unless they were run
 CHROMIUM = os.environ.get("CHROMIUM") or "/usr/bin/chromium"
 LINKS = """
 import contextlib, io, json, sys
@@ -85,11 +86,11 @@ def main(folder: str, experiment: str, pictures: str) -> None:
 
     remote = moved.with_name(f"{here.name}-remote")
     run(moved, "dvc", "remote", "add", "--local", "--force", "-d", "there", str(remote))
-    run(moved, "dvc", "push", "--quiet")
+    run(moved, "dvc", "push", "--quiet", SUITE)
     clone = moved.with_name(f"{here.name}-clone")
     run(moved.parent, "git", "clone", "--quiet", str(moved), str(clone))
     run(clone, "dvc", "remote", "add", "--local", "-d", "there", str(remote))
-    run(clone, "dvc", "pull", "--quiet")
+    run(clone, "dvc", "pull", "--quiet", SUITE)
     run(clone, "engram", "sync")
     station("cloned", clone, shots)
 
@@ -101,11 +102,11 @@ def main(folder: str, experiment: str, pictures: str) -> None:
     commit(moved, "Another rate")
     station("another rate", moved, shots)
     run(moved, "git", "checkout", "--quiet", "HEAD~1")
-    run(moved, "dvc", "checkout", "--quiet")
+    run(moved, "dvc", "checkout", "--quiet", SUITE)
     run(moved, "engram", "sync")
     station("the old commit", moved, shots)
     run(moved, "git", "checkout", "--quiet", "journey")
-    run(moved, "dvc", "checkout", "--quiet")
+    run(moved, "dvc", "checkout", "--quiet", SUITE)
     run(moved, "engram", "sync")
     station("and back", moved, shots)
 
