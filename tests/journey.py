@@ -78,6 +78,8 @@ def main(folder: str, experiment: str, pictures: str) -> None:
     suite = yaml.safe_load((here / "params.yaml").read_text())
     for name in suite["experiments"]:
         run(here, "engram", "promote", name)
+    run(here, "git", "checkout", "--quiet", "-B", "journey")
+    commit(here, "Results")
     station("as it ran", here, shots)
 
     moved = here.with_name(f"{here.name}-moved")
@@ -94,8 +96,6 @@ def main(folder: str, experiment: str, pictures: str) -> None:
     run(clone, "engram", "sync")
     station("cloned", clone, shots)
 
-    run(moved, "git", "checkout", "--quiet", "-B", "journey")
-    commit(moved, "Results")
     change(moved, experiment)
     run(moved, "dvc", "repro", "--quiet")
     run(moved, "engram", "sync")
