@@ -82,6 +82,32 @@ def test_with_keras_and_jax_alone_an_stlm_trains(wheel, tmp_path):
     )
 
 
+LOADS = """
+import importlib, pkgutil, sys
+import engram.models, engram.serving
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {absent}:
+            raise ModuleNotFoundError(name)
+
+for name in {absent}:
+    assert name not in sys.modules, name
+sys.meta_path.insert(0, Absent())
+for package in (engram.models, engram.serving):
+    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+"""
+ABSENT = ("mlflow", "pandas", "sklearn", "sacrebleu", "sentencepiece", "pydantic", "yaml")
+
+
+def test_to_load_a_model_takes_nothing_that_the_wheel_does_not_need():
+    code = LOADS.format(absent=ABSENT)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 TOKENS = """
 import json, sys
 from pathlib import Path
@@ -122,5 +148,4 @@ def test_with_tensorflow_alone_every_promoted_model_answers_as_here(wheel, tmp_p
         else:
             assert run("-m", "engram.serving", folder)
     code = "import importlib.util as u; print([n for n in {!r} if u.find_spec(n)])"
-    absent = ("mlflow", "pandas", "sklearn", "sentencepiece", "pydantic", "yaml")
-    assert run("-c", code.format(absent)) == "[]\n"
+    assert run("-c", code.format(ABSENT)) == "[]\n"

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 from keras import ops
-from sklearn.linear_model import Ridge as RidgeRegression
 
 from engram.models.forecasting import ClosedForm, compile_forecaster, inputs
 
@@ -92,6 +91,8 @@ def _windows(data):
 
 def _solve(seen, n, alpha):
     """Returns the fit of detector `n` to its windows without a missing target."""
+    from sklearn.linear_model import Ridge as RidgeRegression  # to train alone
+
     readings, target, weight = (array[:, :, n] for array in seen)
     whole = weight.all(axis=1)
     return RidgeRegression(alpha=alpha).fit(readings[whole], target[whole])
