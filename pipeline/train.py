@@ -11,7 +11,8 @@ from engram import params
 def main(name: str) -> None:
     """Trains the experiment `name` of `params.yaml`, one model per seed."""
     experiment = params.load_or_exit()["experiments"][name]
-    from engram import models, tasks, tracking, training  # after the check: TensorFlow
+    # After the check, since TensorFlow takes its time.
+    from engram import distribution, models, tasks, tracking, training
 
     block = experiment["train"]
     prepared, out = Path("data/prepared", experiment["dataset"]), Path("runs", name)
@@ -33,10 +34,14 @@ def main(name: str) -> None:
         )
 
     how = training.settings(experiment["start"], block)
+    chief = distribution.is_chief(how.strategy)
+    told = recorder if chief else training.unrecorded
     try:
-        trained = training.train(build, batches, how, block["seeds"], recorder, watch)
+        trained = training.train(build, batches, how, block["seeds"], told, watch)
     except training.Diverged as error:
         sys.exit(f"train {name}: {error}")
+    if not chief:  # of several workers one writes
+        return
 
     (out / "models").mkdir(parents=True, exist_ok=True)
     for one in trained:

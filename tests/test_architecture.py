@@ -29,7 +29,9 @@ ARROWS = {
     "gradient_flow": {"layers", "schedules"},
     "datasets": {"repository"},
     "tasks": set(),
-    "distribution": set(),
+    "distribution": {"cluster", "keras_repairs"},
+    "cluster": set(),
+    "keras_repairs": set(),
     "schedules": set(),
     "training": {"distribution", "schedules"},
     "depth_cliff": {"gradient_flow", "layers", "models", "tasks", "training"},
@@ -54,7 +56,7 @@ ARROWS = {
     "progress": {"repository", "warm"},
     "warm": set(),
     "code_changes": {"repository"},
-    "explain": {"code_changes", "locked", "progress", "repository"},
+    "explain": {"code_changes", "locked", "params", "progress", "repository"},
     "locked": set(),
     "recorded": {"tracking"},
     "stage_links": {"code_changes", "locked", "repository"},
@@ -80,8 +82,17 @@ ARROWS = {
     },
     "diff": {"recorded"},
     "params_edit": set(),
-    "sweep": {"code_changes", "params", "params_edit", "store", "tracking"},
-    "trials": {"models", "params", "store", "sweep", "tasks", "tracking", "training"},
+    "sweep": {"code_changes", "locked", "params", "params_edit", "store", "tracking"},
+    "trials": {
+        "models",
+        "params",
+        "params_edit",
+        "store",
+        "sweep",
+        "tasks",
+        "tracking",
+        "training",
+    },
     "export": {"models", "params", "promote", "serving", "tasks"},
     "__main__": {"diff", "explain", "export", "lineage", "promote", "sweep", "sync"},
     "readme": {"comparison", "tables"},
@@ -216,15 +227,16 @@ def test_only_distribution_uses_tf_distribute(path):
             ("tf.distribute.", "tensorflow.distribute.", "tensorflow.python.distribute.")
         )
     ]
-    assert bool(found) == (path == PACKAGE / "distribution.py")
+    ours = ("distribution.py", "cluster.py", "keras_repairs.py")
+    assert bool(found) == (path in {PACKAGE / name for name in ours})
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)
 def test_only_params_reads_params(path):
     # progress counts the names of the stages, as DVC does, also of a file with faults;
-    # translate and sweep with its trials are commands as the stages are; locked and
-    # stage_links read dvc.lock and compare the params in it with those of the file
-    others = ("progress", "translate", "sweep", "trials", "promote", "export")
+    # translate, sweep with its trials and explain are commands as the stages are; locked
+    # and stage_links read dvc.lock and compare the params in it with those of the file
+    others = ("progress", "translate", "sweep", "trials", "promote", "export", "explain")
     others += ("locked", "stage_links")
     if path in {PACKAGE / f"{name}.py" for name in ("params", "params_edit", *others)}:
         return
@@ -243,7 +255,7 @@ def test_only_params_reads_params(path):
 
 @pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=_name)
 def test_tensorflow_is_imported_only_where_it_is_used(path):
-    allowed = {"training.py", "distribution.py", *OF_ONE_BACKEND}
+    allowed = {"training.py", "distribution.py", "keras_repairs.py", *OF_ONE_BACKEND}
     roots = {n.split(".")[0] for n in _imports(_loaded_at_import(_tree(path)))}
     probes = path.parent == PACKAGE / "gradient_flow" and path.stem in PROBES
     game = path == PACKAGE / "models/generation.py"  # its step has tapes of its own

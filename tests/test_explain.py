@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 
+import mlflow
 import pytest
+import toy
 
 from engram import __main__, code_changes, explain
 
@@ -212,10 +214,38 @@ def test_the_time_is_that_of_the_last_runs(suite, capsys):
     assert said.endswith("1 will run, 1 may follow, 1 as they are; about 1:06 at most.\n")
 
 
+def test_params_that_do_not_pass_the_check_are_said_with_the_rest(suite, capsys):
+    edit(suite / "params.yaml", "n: 3", "n: 4")
+    edit(suite / "dvc.yaml", "stages:", "# as in pipeline/train.py\nstages:")
+    with pytest.raises(SystemExit, match="check of params.yaml will stop it first"):
+        __main__.main(["explain"])
+    assert "write@small: will run" in capsys.readouterr().out
+
+
+def test_who_reads_no_further_is_no_error():
+    command = f"{sys.executable} -m engram explain 2>&1 | head -1"
+    done = subprocess.run(
+        command, shell=True, cwd=toy.ROOT, capture_output=True, text=True
+    )
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_store_that_does_not_answer_is_one_line(monkeypatch, capsys):
+    def asked(words):
+        raise mlflow.MlflowException("no answer\nin many lines")
+
+    monkeypatch.setattr("engram.diff.main", asked)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://there")
+    with pytest.raises(SystemExit, match="engram diff: http://there: no answer$"):
+        __main__.main(["diff", "a", "b"])
+
+
 def test_one_stage_can_be_asked_for_and_wrong_words_are_told(suite, capsys, tmp_path):
     __main__.main(["explain", "write@small"])
-    assert capsys.readouterr().out == "Of 1 stages 1 as they are.\n"
-    with pytest.raises(SystemExit, match="write@smal: no such stage. Near it: write@"):
+    assert capsys.readouterr().out == "Of 1 stage 1 as they are.\n"
+    with pytest.raises(
+        SystemExit, match="write@smal: no such stage. Near it: write@small"
+    ):
         explain.main(["write@smal"])
     with pytest.raises(SystemExit, match="nowhere/dvc.yaml: no such file"):
         explain.main(["--suite", "nowhere"])

@@ -178,7 +178,9 @@ def test_a_rate_that_yaml_reads_as_text_is_refused(tour, fault):
     text = yaml.safe_dump(tour).replace("0.03", "1e-3")  # YAML 1.1 wants 1.0e-3
     read = yaml.safe_load(text)["experiments"]["traffic-stlm"]["train"]
     assert read["learning_rate"] == "1e-3"
-    assert "Received: '1e-3'" in fault(text)
+    said = "Received: '1e-3'. YAML reads that as text: write 1.0e-3"
+    assert said in fault(text)
+    assert yaml.safe_load("1.0e-3") == 0.001
 
 
 def test_a_fault_is_told_in_words_of_the_file_not_of_the_checker(tour, stlm, fault):

@@ -368,8 +368,7 @@ def test_two_replicas_train_on_odd_batches(two_devices, short_windows):
         how = _settings(strategy=word, epochs=1, stop_after=1)
         (one,) = _train(short_windows, how, word="stlm", batch_size=15)
         curves.append(one.history["loss"] + one.history["val_loss"])
-    # Each replica takes the mean of its own half, 8 windows or 7.
-    np.testing.assert_allclose(*curves, rtol=0, atol=5e-3)
+    np.testing.assert_allclose(*curves, rtol=0, atol=1e-4)  # shares of 8 windows and 7
 
 
 def test_auto_is_one_device_where_there_is_no_gpu(two_devices):

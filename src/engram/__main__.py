@@ -1,5 +1,6 @@
 """The command `engram`: what can be asked of a repository of experiments."""
 
+import os
 import sys
 
 USAGE = """usage: engram <command> [...]
@@ -28,6 +29,15 @@ def main(argv: list[str] | None = None) -> None:
         if str(error.name).startswith("engram"):
             raise
         sys.exit(f"engram {word} needs {error.name}: pip install 'engram[pipeline]'")
+    except BrokenPipeError:  # who reads has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in ("mlflow", "requests"):
+            raise
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        place = os.environ.get("MLFLOW_TRACKING_URI", "the store of runs")
+        sys.exit(f"engram {word}: {place}: {said[0]}")
 
 
 def _run(word: str, rest: list[str]) -> None:

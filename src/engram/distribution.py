@@ -1,9 +1,16 @@
-"""From a word in `params.yaml` to a `tf.distribute` strategy."""
+"""From a word in `params.yaml` to a `tf.distribute` strategy and a Keras fit for it."""
 
+import contextlib
 import functools
+import os
+from collections.abc import Iterator
 
-import keras
 import tensorflow as tf
+
+from engram import cluster, keras_repairs
+
+WORDS = ("auto", "one_device", "mirrored", "multi_worker")
+SILENCE = 600  # seconds after which a worker that does not answer ends the others
 
 
 @functools.cache  # a second one in a process would reuse the first one's collectives
@@ -11,15 +18,27 @@ def strategy(word: str) -> tf.distribute.Strategy:
     """Returns the strategy of `word`.
 
     `one_device` is TensorFlow's default; `mirrored` copies the model to every GPU, or to
-    every logical CPU where there is no GPU; `auto` is `mirrored` with several GPUs and
-    `one_device` otherwise.
+    every logical CPU where there is no GPU; `multi_worker` does so over the machines that
+    the environment tells of (`engram.cluster`), and waits until all are there. `auto` is
+    `multi_worker` where there are other machines, `mirrored` with several GPUs, else
+    `one_device`.
 
     Raises:
-        ValueError: if the word is none of these.
+        ValueError: if the word is none of these, or names workers of which the
+            environment does not tell.
+        TimeoutError: if a worker does not appear.
     """
-    if word not in ("auto", "one_device", "mirrored"):
+    if word not in WORDS:
         raise ValueError(
-            f"`strategy` must be 'auto', 'one_device' or 'mirrored'. Received: {word!r}"
+            f"`strategy` must be one of {', '.join(map(repr, WORDS))}. Received: {word!r}"
+        )
+    found = cluster.workers() if word in ("auto", "multi_worker") else None
+    if found:
+        return _multi_worker(found)
+    if word == "multi_worker":
+        raise ValueError(
+            "`strategy` is 'multi_worker', but no other workers are named: see"
+            " engram.cluster for the variables that do, such as TF_CONFIG"
         )
     devices = tf.config.list_logical_devices("GPU")
     if word == "mirrored" or (word == "auto" and len(devices) > 1):
@@ -28,19 +47,43 @@ def strategy(word: str) -> tf.distribute.Strategy:
     return tf.distribute.get_strategy()
 
 
-def build(model: keras.Model, data: tf.data.Dataset) -> None:
-    """Builds the metrics and optimizer of a model that several replicas will train.
+def _multi_worker(found: cluster.Workers) -> tf.distribute.Strategy:
+    cluster.meet(found)
+    os.environ["TF_CONFIG"] = found.as_tf_config()
+    ways = tf.distribute.experimental.CommunicationImplementation
+    gpus = tf.config.list_physical_devices("GPU")
+    options = tf.distribute.experimental.CommunicationOptions(
+        implementation=ways.NCCL if gpus else ways.RING, timeout_seconds=SILENCE
+    )
+    return tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
 
-    Left to itself, Keras 3.15 does so at the start of `fit` from the first distributed
-    batch, which fails when the replicas' shares differ in size, and which takes one batch
-    from the data, so that a seeded shuffle starts one pass later than on one device.
+
+def is_chief(word: str) -> bool:
+    """Returns whether this process is alone, or the one that writes files for all."""
+    found = cluster.workers() if word in ("auto", "multi_worker") else None
+    return found is None or found.chief
+
+
+@contextlib.contextmanager
+def scope(word: str = "auto") -> Iterator[tf.distribute.Strategy]:
+    """Makes and trains Keras models on all devices there are.
+
+        with distribution.scope():
+            model = ...
+            model.compile(...)
+            model.fit(...)
+
+    Batches are those of all replicas together: with the same data, losses and weights are
+    those of one device, also for a last batch that cannot be shared evenly. Every worker
+    reads all data and takes its rows of each batch; data in files needs the option
+    `experimental_distribute.auto_shard_policy = AutoShardPolicy.DATA` for that. Inside,
+    Keras is repaired where it needs to be (`engram.keras_repairs`).
 
     Args:
-        model: compiled in the strategy's scope.
-        data: undistributed batches `(inputs, target, weight)`, not the ones to train on.
+        word: as in `strategy`.
+
+    Yields:
+        The strategy.
     """
-    if model.distribute_strategy.num_replicas_in_sync == 1:
-        return
-    with model.distribute_strategy.scope():
-        model._symbolic_build(data_batch=next(iter(data)))
-    model._maybe_symbolic_build = lambda *args, **kwargs: None  # done
+    with keras_repairs.applied(), strategy(word).scope():
+        yield strategy(word)

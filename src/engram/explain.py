@@ -11,6 +11,7 @@ versions come from git. Nothing is run or changed.
 
 import argparse
 import dataclasses
+import difflib
 import json
 import logging
 import os
@@ -70,10 +71,27 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(str(error))
     names = [one.stage for one in found]
     if unknown := [name for name in given.stages if name not in names]:
-        near = ", ".join(name for name in names if name.startswith(unknown[0][:5]))
-        sys.exit(f"{unknown[0]}: no such stage. Near it: {near or ', '.join(names)}")
+        near = [name for name in names if name.endswith(f"@{unknown[0]}")]
+        near += difflib.get_close_matches(unknown[0], names, n=3)
+        sys.exit(f"{unknown[0]}: no such stage. Near it: {', '.join(near or names)}")
     shown = [one for one in found if not given.stages or one.stage in given.stages]
     print(text(shown, _seconds()))
+    if faults := _faults():
+        sys.exit(f"\nbut the check of params.yaml will stop it first:\n{faults}")
+
+
+def _faults() -> str:
+    """Returns what is wrong with this folder's params, if they are a suite's."""
+    from engram import params
+
+    file = Path("params.yaml")
+    if not file.is_file() or "pipeline/train.py" not in Path("dvc.yaml").read_text():
+        return ""
+    try:
+        params.load(file)
+    except params.ParamsError as error:
+        return str(error)
+    return ""
 
 
 def explained() -> list[Told]:
@@ -240,7 +258,8 @@ def text(told: list[Told], seconds: dict[str, float]) -> str:
     fates = [one.fate for one in told]
     counts = [f"{n} {fate}" for fate in FATES if (n := fates.count(fate))]
     time = f"; about {progress.clock(cost)} at most" if seconds and cost else ""
-    blocks.append(f"Of {len(told)} stages {', '.join(counts)}{time}.")
+    several = "s" if len(told) > 1 else ""
+    blocks.append(f"Of {len(told)} stage{several} {', '.join(counts)}{time}.")
     return "\n\n".join(blocks)
 
 

@@ -2,7 +2,7 @@
 
     engram lineage runs/traffic-stlm/models/seed-1.keras
     engram lineage 04a295a7f589454dbfead1e19ac34f96
-    engram lineage models:/traffic@champion
+    engram lineage models:/ring_road@champion
 
 From the file to the stage that wrote it, as `dvc.lock` has it; to that stage's code,
 params and data, and the stages before it; and to the run in MLflow, with its params,
@@ -59,7 +59,15 @@ def chain(what: str) -> Iterator[Link]:
     run_id = recorded.of_model(what) if what.startswith("models:/") else what
     run = recorded.run(run_id) if run_id else None
     if run is None:
-        raise Unknown(f"{what}: no file here, and neither run nor model of the store")
+        raise Unknown(
+            f"{what}: no file here, and neither run nor model of the store. Expected: a"
+            " file that a stage wrote, a run's id of 32 digits, or models:/<name>@<alias>"
+            + (
+                f". Of that experiment: runs/{what}"
+                if Path("runs", what).is_dir()
+                else ""
+            )
+        )
     if run_id != what:
         yield Link(0, what)
         yield Link(1, f"logged by run {run.id}", True)

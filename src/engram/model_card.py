@@ -79,12 +79,15 @@ def _rows(given: list[Field], answered: list[Field]) -> list[list[str]]:
 
 def _how(address: str) -> str:
     return f"""```
+export MLFLOW_TRACKING_URI=$(python -m engram.store)
 mlflow models serve -m {address} --env-manager local --port 5001
 curl 127.0.0.1:5001/invocations -H 'Content-Type: application/json' \\
   -d @serving_input_example.json
 ```
 
-The example is in the model's folder. Without MLflow, where Engram and TensorFlow are:
+The first line asks for the store in the repository's folder; a server of your own has
+an address to put there. The example is in the model's folder. Without MLflow, where
+Engram and TensorFlow are:
 
 ```python
 from engram import serving

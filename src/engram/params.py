@@ -311,7 +311,14 @@ def _sentence(form: type[Block], where: tuple[str, ...], fault: ErrorDetails) ->
         return f"{name}: is missing"
     if fault["type"] == "value_error":
         return f"{name}: {message}"
-    return f"{name}: {message}. Received: {fault['input']!r}"
+    return f"{name}: {message}. Received: {fault['input']!r}{_exponent(fault['input'])}"
+
+
+def _exponent(received: Any) -> str:
+    """Returns a hint, if it is a number that YAML reads as text."""
+    if isinstance(received, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", received):
+        return f". YAML reads that as text: write {re.sub('[eE]', '.0e', received)}"
+    return ""
 
 
 def _fields(form: type[Block], place: tuple[int | str, ...]) -> list[str]:

@@ -1,5 +1,6 @@
 """Changes single values of `params.yaml` and leaves everything else, comments too."""
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,10 @@ def edited(text: str, changes: dict[str, Any]) -> str:
             that is not known here.
         KeyError: if there is no such name.
     """
-    new, wanted = text, yaml.safe_load(text)
+    new = text
     for name, value in changes.items():
         new = _edited(new, name.split("."), value)
-        wanted = _changed(wanted, name.split("."), value)
+    wanted = changed(yaml.safe_load(text), changes)
     try:
         same = yaml.safe_load(new) == wanted
     except yaml.YAMLError:
@@ -40,6 +41,18 @@ def edited(text: str, changes: dict[str, Any]) -> str:
     if not same:
         raise NotEdited(f"{', '.join(changes)}: write them by hand")
     return new
+
+
+def changed(values: dict, changes: dict[str, Any]) -> dict:
+    """Returns a copy of nested dicts with other values, by their dotted names."""
+    for name, value in changes.items():
+        values = _changed(values, name.split("."), value)
+    return values
+
+
+def value(values: dict, name: str) -> Any:
+    """Returns what has a dotted name in nested dicts."""
+    return functools.reduce(dict.__getitem__, name.split("."), values)
 
 
 def _changed(values: dict, names: list[str], value: Any) -> dict:

@@ -6,6 +6,7 @@ In the folder of a suite. Of an experiment's seeds the one with the least loss o
 validation is taken. Every link of its lineage must hold. The registered model has the
 name of the dataset, so that experiments on the same data are its versions, and
 
+    export MLFLOW_TRACKING_URI=$(python -m engram.store)
     mlflow models serve -m models:/ring_road@champion --env-manager local --port 5001
 
 answers requests by whichever of them is the champion. The server needs Engram in its

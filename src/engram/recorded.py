@@ -46,8 +46,10 @@ def run(run_id: str) -> Run | None:
     tracking.open_store()
     try:
         found = mlflow.get_run(run_id)
-    except mlflow.MlflowException:
-        return None
+    except mlflow.MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise  # a server that does not answer
     return _run(found) if found.info.lifecycle_stage == "active" else None
 
 
@@ -92,6 +94,8 @@ def _how(run: Run) -> str:
     log = next((text for text in texts if text), b"").decode(errors="replace")
     if "Traceback (most recent call last)" in log or run.status == "KILLED":
         return (log.strip().splitlines() or ["its log is empty"])[-1]
+    if run.name.startswith("sweep of "):
+        return "no trial came to its end"
     return "after training, while it was evaluated"
 
 

@@ -9,8 +9,10 @@ and stops those that are worse than most after as many epochs. Each is a trainin
 experiment's first seed, a run in MLflow below that of the sweep; what counts is the loss
 on validation, the test part is not read.
 
-The same command goes on where a stopped one was. In the end the best params are written
-to `params.yaml`, and `dvc repro` gives the same model.
+The first trial has the params that are there, if they lie within the ranges. The same
+command goes on where a stopped one was. In the end the best params are written to
+`params.yaml`, unless those there are known to be better; `dvc repro` then gives the same
+model.
 """
 
 import argparse
@@ -29,7 +31,7 @@ from typing import Any
 
 import optuna
 
-from engram import code_changes, params, params_edit, store, tracking
+from engram import code_changes, locked, params, params_edit, store, tracking
 
 RANGE = re.compile(r"(-?[\d.e+-]+?)\.\.(-?[\d.e+-]+?)(:log)?")
 Space = dict[str, dict[str, Any]]
@@ -48,19 +50,19 @@ def main(argv: list[str] | None = None) -> None:
     values = params.load_or_exit()
     try:
         block = _block(values, given.experiment)
-        space = dict(_dimension(word, block) for word in given.space)
+        space = _space(given.space, block)
         if given.trials < 1 or given.parallel < 1:
             raise ValueError("--trials and --parallel must be at least 1")
         if not given.keep:
-            _edited(
-                given.experiment, {name: _some(about) for name, about in space.items()}
-            )
+            some = {name: _ends(about)[0] for name, about in space.items()}
+            _edited(given.experiment, some)
+        _check_ends(given.experiment, block, space)
         digest = _digest(given.experiment, block, space)
         with _alone(digest) as lock:
             study = _study(given.experiment, digest, block, space, given.trials)
             _work(study, given.parallel, lock)
             best = _told(study)
-            if not given.keep:
+            if not given.keep and not _better_now(given.experiment, block, study):
                 _write(given.experiment, best)
             tracking.end(study.user_attrs["run_id"], "FINISHED", _numbers(study))
     except ValueError as error:
@@ -80,6 +82,16 @@ def _block(values: dict[str, Any], name: str) -> dict[str, Any]:
             f" prepare@{block['dataset']}"
         )
     return block
+
+
+def _space(words: list[str], block: dict[str, Any]) -> Space:
+    space: Space = {}
+    for word in words:
+        name, about = _dimension(word, block)
+        if name in space:
+            raise ValueError(f"{name}: given twice")
+        space[name] = about
+    return space
 
 
 def _dimension(word: str, block: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -175,8 +187,9 @@ def _study(
                 trial._trial_id, optuna.trial.TrialState.WAITING
             )
     known = study.get_trials(deepcopy=False)
-    for _ in range(trials - len(known)):
-        study.enqueue_trial({})
+    first = {} if known else _now(block, space) or {}
+    for n in range(trials - len(known)):
+        study.enqueue_trial({} if n else first)
     if known:
         done = sum(trial.state.is_finished() for trial in known)
         print(f"goes on: {done} of {max(trials, len(known))} trials are done", flush=True)
@@ -249,9 +262,51 @@ def _numbers(study: optuna.Study) -> dict[str, float]:
     return {"trials": len(study.get_trials()), "best_val_loss": study.best_value}
 
 
-def _some(about: dict[str, Any]) -> Any:
-    """Returns a value of a dimension."""
-    return about["choices"][0] if "choices" in about else about["low"]
+def _ends(about: dict[str, Any]) -> list[Any]:
+    """Returns the values of a dimension, of a range both ends."""
+    return about["choices"] if "choices" in about else [about["low"], about["high"]]
+
+
+def _check_ends(name: str, block: dict[str, Any], space: Space) -> None:
+    """Tries all values of a list and both ends of a range, one param at a time.
+
+    Raises:
+        ValueError: if `params.yaml` could not hold one.
+    """
+    for key, about in space.items():
+        for value in _ends(about):
+            try:
+                params.check_experiment(name, params_edit.changed(block, {key: value}))
+            except params.ParamsError as error:
+                raise ValueError(f"{key}: {value!r} cannot be tried: {error}") from None
+
+
+def _now(block: dict[str, Any], space: Space) -> dict[str, Any] | None:
+    """Returns the params that are there, or None if one is not in the space."""
+    found = {key: params_edit.value(block, key) for key in space}
+    for key, value in found.items():
+        about = space[key]
+        if "choices" in about and value not in about["choices"]:
+            return None
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if "low" in about and not (number and about["low"] <= value <= about["high"]):
+            return None
+    return found
+
+
+def _better_now(name: str, block: dict[str, Any], study: optuna.Study) -> bool:
+    """Returns, and says, whether the params that are there led to a lower loss."""
+    entry, file = locked.read(Path()).get(f"train@{name}"), Path("runs", name, "run.json")
+    if entry is None or not file.is_file():
+        return False
+    if entry.params.get(f"experiments.{name}") != block:
+        return False
+    seed = str(block["train"]["seeds"][0])
+    loss = json.loads(file.read_text()).get(seed, {}).get("held_loss")
+    if loss is None or loss >= study.best_value:
+        return False
+    print(f"params.yaml stays as it is: its params have val_loss {loss}, which is lower")
+    return True
 
 
 def _edited(name: str, best: dict[str, Any]) -> dict[str, Any]:

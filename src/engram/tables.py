@@ -25,7 +25,8 @@ COSTS = {  # less is better
 }
 COST = (
     "Pareto-optimal, and on the line: no other is at least as cheap and as good, and "
-    "better in one of the two; a few per cent in time or memory are noise. A fit's "
+    "better in one of the two; a few per cent of time are noise, of memory half as "
+    "much again where models are small. A fit's "
     "time is that of the weights that are kept: trying learning rates, pretraining "
     "and the first fit of a model that is fitted again are not in it. Memory is the "
     "most that the process had on the host while it trained, TensorFlow included."

@@ -8,7 +8,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -133,12 +133,21 @@ def train(
         tf.config.experimental.enable_op_determinism()
 
     def one(seed: int, rate: float) -> Trained:
-        with recorder(seed, rate) as (run_id, record):
+        with (
+            distribution.scope(how.strategy),
+            recorder(seed, rate) as (run_id, record),
+        ):
             return _fit(build, batches, how, seed, rate, run_id, record, watch)
 
     first = [one(seeds[0], rate) for rate in how.rates]
     best = min(first, key=_held_loss) if len(first) > 1 else first[0]
     return [best, *(one(seed, best.rate) for seed in seeds[1:])]
+
+
+@contextlib.contextmanager
+def unrecorded(seed: int, rate: float) -> Iterator[tuple[str, Record]]:
+    """Stands for a recorder where another worker records."""
+    yield "", lambda *point: None
 
 
 def chosen(how: Settings, trained: list[Trained]) -> dict[str, Any]:
@@ -171,14 +180,12 @@ def _fit(
     _forget_peak_memory()
     keras.utils.set_random_seed(seed)
     fitted, held = how.parts
-    data = _untuned(batches(fitted, seed=seed))
-    validation = _untuned(batches(held)) if held else None
+    data = _shared(batches(fitted, seed=seed))
+    validation = _shared(batches(held)) if held else None
     steps = how.epochs * int(data.cardinality())
     rates = schedules.schedule(how.decay, rate, steps, how.warmup)
-    with distribution.strategy(how.strategy).scope():
-        model = build(rates, seed)
+    model = build(rates, seed)
     model.jit_compile = how.jit_compile
-    distribution.build(model, batches(fitted))
     curves = Curves(record, watch)
     callbacks: list[keras.callbacks.Callback] = [StopIfDiverged(), curves]
     if how.average:
@@ -215,13 +222,15 @@ def _fit(
     )
 
 
-def _untuned(data: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns the data without the thread that looks for better buffer sizes.
+def _shared(data: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns the data, of which workers share rows, not files; and untuned.
 
-    The tasks set their own, so it finds nothing; yet it takes time from small nets,
-    and `fit` waits at its end for the thread's pause, which doubles each time.
+    tf.data looks for better buffer sizes in a thread. The tasks set their own, so it
+    finds nothing; yet it takes time from small nets, and `fit` waits at its end for the
+    thread's pause, which doubles each time.
     """
-    options = tf.data.Options()
+    options, rows = tf.data.Options(), tf.data.experimental.AutoShardPolicy.DATA
+    options.experimental_distribute.auto_shard_policy = rows
     options.autotune.enabled = False
     return data.with_options(options)
 

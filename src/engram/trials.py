@@ -1,7 +1,6 @@
 """A worker of a sweep: takes a trial that waits, trains it, tells what came out."""
 
 import contextlib
-import copy
 import functools
 import json
 import os
@@ -66,13 +65,10 @@ def proposed(trial: optuna.Trial, space: sweep.Space) -> dict[str, Any]:
 
 def _trained(study: optuna.Study, trial: optuna.Trial) -> float:
     """Trains the experiment with a trial's params as its stage does; returns the loss."""
-    from engram import models, params, tasks, training
+    from engram import models, params, params_edit, tasks, training
 
     name, block = study.user_attrs["experiment"], study.user_attrs["block"]
-    block = copy.deepcopy(block)
-    for key, value in proposed(trial, study.user_attrs["space"]).items():
-        *folders, last = key.split(".")
-        functools.reduce(dict.__getitem__, folders, block)[last] = value
+    block = params_edit.changed(block, proposed(trial, study.user_attrs["space"]))
     params.check_experiment(name, block)
     train, seed = block["train"], block["train"]["seeds"][0]
     prepared = Path("data/prepared", block["dataset"])

@@ -339,10 +339,9 @@ for word in ("one_device", "mirrored"):
     data = tf.data.Dataset.from_tensor_slices((points, np.arange(96))).batch(
         16, drop_remainder=True
     )
-    with distribution.strategy(word).scope():
+    with distribution.scope(word):
         model = models.build("mlp_gan", spec, 0.01, **form)
-    distribution.build(model, data)
-    found[word] = model.fit(data, epochs=3, shuffle=False, verbose=0).history
+        found[word] = model.fit(data, epochs=3, shuffle=False, verbose=0).history
     found[word]["made"] = np.array(model.generate(20, 1)).tolist()
     found[word]["replicas"] = model.distribute_strategy.num_replicas_in_sync
 print(json.dumps(found))

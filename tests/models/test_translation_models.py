@@ -165,14 +165,13 @@ def test_two_replicas_train_as_one(two_devices, kind):
     shifted = np.concatenate([np.ones((12, 1), int), target[:, :-1]], axis=1)
     after = []
     for word in ("one_device", "mirrored"):
-        strategy = distribution.strategy(word)
-        with strategy.scope():
+        every = np.ones((12, 5), np.float32)
+        data = tf.data.Dataset.from_tensors(((target, shifted), target, every))
+        with distribution.scope(word) as strategy:
             model = built(*kind)
             # Adam's first step is a gradient's sign, and some gradients are rounding.
             model.compile("sgd", translation.SmoothedCrossEntropy(), jit_compile=False)
-        every = np.ones((12, 5), np.float32)
-        data = tf.data.Dataset.from_tensors(((target, shifted), target, every))
-        model.fit(data.unbatch().batch(12), shuffle=False, verbose=0)
+            model.fit(data.unbatch().batch(12), shuffle=False, verbose=0)
         after.append(model.get_weights())
     assert strategy.num_replicas_in_sync == 2
     for one, two in zip(*after, strict=True):

@@ -123,6 +123,14 @@ def test_trials_are_runs_below_that_of_the_sweep(folder, swept):
     assert count == TRIALS
 
 
+def test_the_first_trial_has_the_params_that_were_there(folder, swept):
+    block = toy.experiment("mlp", train=TRAINED)
+    assert trials(folder)[0].params == {
+        "args.units": block["args"]["units"],
+        "train.learning_rate": block["train"]["learning_rate"],
+    }
+
+
 def test_the_best_is_written_to_params_and_found_again_by_dvc(folder, swept):
     _, said = swept
     best = min(
@@ -144,17 +152,28 @@ def test_the_best_is_written_to_params_and_found_again_by_dvc(folder, swept):
     found = json.loads((folder / "runs/toy-mlp/run.json").read_text())
     assert found["3"]["held_loss"] == best.value  # to the last digit
 
+    # A sweep that finds nothing better changes nothing.
+    before = (folder / "params.yaml").read_text()
+    words = ("toy-mlp", "train.learning_rate=1e-7,1e-6", "--trials", "2")
+    done = toy.call(command(*words), folder, toy.environment(folder))
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = f"params.yaml stays as it is: its params have val_loss {best.value}"
+    assert told in done.stdout
+    assert (folder / "params.yaml").read_text() == before
+
 
 def test_a_trial_that_fails_does_not_end_the_sweep(folder, swept):
-    words = ("toy-gru", "args.units=-3..3", "--trials", "8", "--keep")
+    words = ("toy-gru", "train.learning_rate=0.001,1e30", "--trials", "8", "--keep")
     before = (folder / "params.yaml").read_text()
     done = toy.call(command(*words), folder, toy.environment(folder))
     assert done.returncode == 0, done.stdout + done.stderr
-    units = re.findall(r"trial \d: val_loss .* \{'args.units': (-?\d)\}", done.stdout)
-    assert units and all(int(one) > 0 for one in units)
-    failed = re.findall(r"trial \d: failed, (.*) \{'args.units': (-?\d)\}", done.stdout)
-    assert all("toy-gru.args.units" in said and int(n) <= 0 for said, n in failed)
-    assert len(units) + len(failed) == 8 and failed
+    rate = r"\{'train.learning_rate': (.*)\}"
+    good = re.findall(rf"trial \d: val_loss .* {rate}", done.stdout)
+    failed = re.findall(rf"trial \d: failed, (.*) {rate}", done.stdout)
+    assert set(good) == {"0.001"}
+    assert {said.split(" at ")[0] for said, _ in failed} == {"the loss is nan"}
+    assert {n for _, n in failed} == {"1e+30"}
+    assert len(good) + len(failed) == 8
     assert (folder / "params.yaml").read_text() == before
 
 
@@ -198,6 +217,13 @@ def test_a_worker_that_dies_takes_one_trial_with_it(folder, tmp_path):
         (("toy", "args.units=2..4"), "no such experiment. Known: toy-mlp, toy-gru"),
         (("toy-gru", "args.unit=2..4"), "args.unit: no such param. Known there: units"),
         (("toy-gru", "args.units=4..2"), "a range goes up"),
+        (
+            ("toy-gru", "args.units=-3..3"),
+            "args.units: -3 cannot be tried: experiments.toy-gru.args.units: Input should"
+            " be greater than 0. Received: -3",
+        ),
+        (("toy-gru", "train.seeds=1..3"), "train.seeds: 1 cannot be tried"),
+        (("toy-gru", "args.units=2..3", "args.units=4..5"), "args.units: given twice"),
         (("toy-gru", "args.units=0..2:log"), "a logarithmic one from above 0"),
         (("toy-gru", "args.units=3"), "neither low..high nor values separated"),
         (("toy-gru", "args.units=2..4", "--trials", "0"), "must be at least 1"),

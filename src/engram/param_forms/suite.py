@@ -28,7 +28,7 @@ class Training(Block):
     batch_size: Positive
     learning_rate: Annotated[list[Rate], Field(min_length=1), BeforeValidator(_listed)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    strategy: Literal["auto", "one_device", "mirrored"]
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker"]
     jit_compile: bool
     decay: Literal["cosine", "inverse_sqrt"] = "cosine"
     warmup: Positive | None = None  # steps
@@ -51,7 +51,7 @@ class Refit(Block):
 
     batch_size: Positive
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    strategy: Literal["auto", "one_device", "mirrored"]
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker"]
     jit_compile: bool
 
 

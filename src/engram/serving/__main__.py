@@ -8,6 +8,7 @@ and compared with the answer in it; an answer that differs ends the command with
 
 import argparse
 import sys
+from pathlib import Path
 
 from engram import serving
 
@@ -19,7 +20,10 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m engram.serving", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("folder")
-    found = serving.load(parser.parse_args(argv).folder).deviations()
+    folder = Path(parser.parse_args(argv).folder)
+    if not (folder / "serving.json").is_file():
+        sys.exit(f"{folder}: no folder `served` of a promoted model, with serving.json")
+    found = serving.load(folder).deviations()
     for name, deviation in found.items():
         print(f"{name}: {deviation:.1g} from what it was")
     if max(found.values()) > CLOSE:

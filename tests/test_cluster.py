@@ -1,0 +1,238 @@
+"""Several workers, in processes of their own with sockets between them, train as one."""
+
+import json
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import toy
+
+from engram import cluster
+
+TRAINING = toy.ROOT / "tests" / "cluster_training.py"
+OWN = ("TF_CONFIG", "ENGRAM_WORKERS", "ENGRAM_ADDRESS", "JOB_COMPLETION_INDEX")
+
+
+@pytest.fixture(autouse=True)
+def no_others(monkeypatch):
+    for name in (*OWN, "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def addresses(count):
+    """Returns addresses on this machine at which nobody listens."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    found = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
+    for one in sockets:
+        one.close()
+    return found
+
+
+def started(among, index, *command, **more):
+    """Starts one worker of those `among`."""
+    env = toy.environment(toy.ROOT, **{"ENGRAM_PATIENCE": 60} | more)
+    env["PYTHONPATH"] += f":{TRAINING.parent}"
+    env.pop("TF_CONFIG", None)
+    if len(among) > 1:
+        env["TF_CONFIG"] = cluster.Workers(among, index).as_tf_config()
+    return subprocess.Popen(
+        [sys.executable, *command],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def trained(count, *words):
+    """Returns status, output and errors of each of `count` workers."""
+    among, end = addresses(count), time.monotonic() + 240
+    running = [started(among, n, TRAINING, *words) for n in range(count)]
+    found = []
+    try:
+        for one in running:
+            out, errors = one.communicate(timeout=end - time.monotonic())
+            found.append((one.returncode, out, errors))
+    finally:
+        for one in running:
+            one.send_signal(signal.SIGKILL)  # TensorFlow lets others wait
+    return found
+
+
+@pytest.mark.parametrize("kind", ["lstm", "transformer", "gan"])
+def test_two_workers_train_as_one_process_with_the_same_batches(kind):
+    ((status, out, errors),) = trained(1, kind, "scope")
+    assert status == 0, errors[-3000:]
+    alone = json.loads(out.splitlines()[-1])
+    assert alone["replicas"] == 1
+    for status, out, errors in trained(2, kind, "scope"):
+        assert status == 0, errors[-3000:]
+        found = json.loads(out.splitlines()[-1])
+        assert found["replicas"] == 2
+        assert found["history"].keys() == alone["history"].keys()
+        for part in ("history", "evaluated"):
+            for name, expected in alone.get(part, {}).items():
+                np.testing.assert_allclose(found[part][name], expected, 1e-5, 1e-5)
+        for one, two in zip(alone["weights"], found["weights"], strict=True):
+            np.testing.assert_allclose(two, one, rtol=0, atol=1e-5)
+        if kind == "lstm":
+            both = found["predicted"], alone["predicted"]
+            np.testing.assert_allclose(*both, rtol=0, atol=1e-5)
+
+
+def test_keras_alone_does_not_train_on_two_workers():
+    # When this fails, Keras is mended: engram.keras_repairs has one thing less to do.
+    for status, _, errors in trained(2, "lstm", "plain"):
+        assert status and "PerReplica" in errors
+
+
+def test_a_worker_that_never_appears_is_named():
+    among = addresses(2)
+    code = "from engram import distribution; distribution.strategy('multi_worker')"
+    env = {"ENGRAM_PATIENCE": 2}
+    began = time.monotonic()
+    one = started(among, 0, "-c", code, **env)
+    _, errors = one.communicate(timeout=120)
+    assert one.returncode == 1 and time.monotonic() - began < 60
+    assert errors.splitlines()[-1] == (
+        f"TimeoutError: worker 0 at {among[0]} waited 2 s in vain for worker 1 at"
+        f" {among[1]}"
+    )
+
+
+def test_all_meet_whoever_comes_first():
+    among, met = addresses(3), []
+
+    def arrives(n):
+        time.sleep(0.3 * n)
+        cluster.meet(cluster.Workers(among, n), 20)
+        met.append(n)
+
+    threads = [threading.Thread(target=arrives, args=[n]) for n in range(3)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert sorted(met) == [0, 1, 2]
+
+
+def test_who_calls_and_is_no_worker_is_not_counted():
+    among = addresses(2)
+    host, port = among[0].split(":")
+
+    def calls():
+        for said in (b"GET / HTTP/1.1", b"engram x", b""):
+            time.sleep(0.2)
+            with socket.create_connection((host, int(port))) as line:
+                line.sendall(said)
+
+    stranger = threading.Thread(target=calls)
+    stranger.start()
+    with pytest.raises(TimeoutError, match=f"in vain for worker 1 at {among[1]}"):
+        cluster.meet(cluster.Workers(among, 0), 1.5)
+    stranger.join()
+
+
+def test_nobody_else_is_there_unless_the_environment_says_so(monkeypatch):
+    assert cluster.workers() is None
+    alone = cluster.Workers(["here:1"], 0).as_tf_config()
+    monkeypatch.setenv("TF_CONFIG", alone)
+    assert cluster.workers() is None
+
+
+def test_tf_config_names_the_workers(monkeypatch):
+    expected = cluster.Workers(["a:1", "b:2"], 1)
+    monkeypatch.setenv("TF_CONFIG", expected.as_tf_config())
+    assert cluster.workers() == expected and not expected.chief
+
+
+def test_a_job_of_several_pods_names_the_workers(monkeypatch):
+    monkeypatch.setenv("ENGRAM_WORKERS", "3")
+    monkeypatch.setenv("ENGRAM_ADDRESS", "train-{index}.train:2222")
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
+    pods = [f"train-{n}.train:2222" for n in range(3)]
+    assert cluster.workers() == cluster.Workers(pods, 0)
+
+
+def test_a_step_of_slurm_names_the_workers(monkeypatch):
+    step = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}
+    step |= {"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}
+    for name, value in (step | {"CUDA_VISIBLE_DEVICES": ""}).items():
+        monkeypatch.setenv(name, value)
+    assert cluster.workers() == cluster.Workers(["n1:8888", "n2:8888"], 1)
+
+
+@pytest.mark.parametrize(
+    "env, said",
+    [
+        ({"TF_CONFIG": "{"}, "`TF_CONFIG` must be like .* Received: {"),
+        ({"TF_CONFIG": '{"cluster": {"worker": ["a:1"]}}'}, "`TF_CONFIG` must be like"),
+        (
+            {"TF_CONFIG": cluster.Workers(["a:1", "b:1"], 2).as_tf_config()},
+            r"must be from 0 to 1\. Received: 2, of the workers \['a:1', 'b:1'\]",
+        ),
+        ({"ENGRAM_WORKERS": "2"}, "with {index} in it.* Received: '2', ''"),
+    ],
+)
+def test_what_names_no_workers_is_refused(env, said, monkeypatch):
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=said):
+        cluster.workers()
+
+
+def test_an_address_without_a_port_is_refused():
+    with pytest.raises(ValueError, match="must be host:port. Received: 'a'"):
+        cluster.meet(cluster.Workers(["a", "b:1"], 0), 1)
+
+
+def test_of_two_workers_one_writes_what_one_process_would(tmp_path):
+    folder = tmp_path / "repository"
+    toy.copy_repository(folder)
+    block = toy.experiment("stlm", train=toy.SOLVED | {"epochs": 2, "seeds": [1, 2]})
+    assert block["train"]["strategy"] == "auto"
+    toy.write_params(folder, {"toy-stlm": block}, reference="stlm")
+    toy.write_dvc_config(folder)
+    env = toy.environment(folder)
+    for stage in ("fetch", "prepare"):
+        done = toy.call([sys.executable, f"pipeline/{stage}.py", "toy"], folder, env)
+        assert done.returncode == 0, done.stderr
+    stage = [sys.executable, "pipeline/train.py", "toy-stlm"]
+    done = toy.call(stage, folder, env)
+    assert done.returncode == 0, done.stderr
+    out = folder / "runs/toy-stlm"
+    alone = json.loads((out / "history.json").read_text())
+    shutil.move(out, tmp_path / "alone")
+
+    among = addresses(2)
+    workers = [
+        subprocess.Popen(
+            stage,
+            cwd=folder,
+            env=env | {"TF_CONFIG": cluster.Workers(among, n).as_tf_config()},
+            stderr=subprocess.PIPE,
+        )
+        for n in range(2)
+    ]
+    try:
+        for worker in workers:
+            _, errors = worker.communicate(timeout=200)
+            assert worker.returncode == 0, errors.decode()[-3000:]
+    finally:
+        for worker in workers:
+            worker.kill()
+    together = json.loads((out / "history.json").read_text())
+    for seed, curves in alone.items():
+        for name, curve in curves.items():
+            np.testing.assert_allclose(together[seed][name], curve, rtol=0, atol=1e-5)
+    (count,) = sqlite3.connect(folder / "mlruns/mlflow.db").execute(
+        "select count(*) from runs where status = 'FINISHED'"
+    )
+    assert count == (4,)  # alone and together a run for each of two seeds
