@@ -1,6 +1,6 @@
 """One worker's part of a training, for `test_cluster`: prints what came of it.
 
-    python tests/cluster_training.py lstm scope       # or transformer, gan; or plain
+    python tests/cluster_training.py lstm scope    # or plain
 
 Without TF_CONFIG it is the training of one process with the same batches.
 """
@@ -22,11 +22,27 @@ DRAW = np.random.default_rng(0)
 
 
 def lstm():
-    """A plain Keras model; its last batch has 3 rows, of validation 5."""
+    """A plain Keras model; its last batch has 3 rows, of validation one."""
     model = keras.Sequential(
         [keras.Input((6, 3)), keras.layers.LSTM(8), keras.layers.Dense(1)]
     )
     model.compile(keras.optimizers.SGD(0.1), "mse", metrics=["mae"])
+    return model
+
+
+def own_loss():
+    """A loss that is a number already."""
+    model = lstm()
+    model.compile("sgd", lambda y, p: keras.ops.mean(keras.ops.square(y - p)))
+    return model
+
+
+def masked():
+    """Sequences of unlike lengths, whose losses leave out what is behind their ends."""
+    layers = [keras.layers.Embedding(9, 4, mask_zero=True)]
+    layers += [keras.layers.LSTM(5, return_sequences=True), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((7,), dtype="int32"), *layers])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
     return model
 
 
@@ -48,7 +64,17 @@ def gan():
 
 def numbers():
     x = DRAW.normal(size=(43, 6, 3)).astype(np.float32)
-    return (x, x.sum((1, 2))[:, None]), 8, 21
+    return (x, x.sum((1, 2))[:, None]), 8, 17
+
+
+def whole_numbers():
+    (x, y), *_ = numbers()
+    return (x[:40], y[:40]), 8, 16
+
+
+def lengths():
+    x = DRAW.integers(1, 9, (21, 7)) * (np.arange(7) < DRAW.integers(1, 8, (21, 1)))
+    return (x.astype(np.int32), DRAW.normal(size=(21, 7, 1)).astype(np.float32)), 8, 13
 
 
 def sentences():
@@ -74,6 +100,8 @@ def dataset(arrays, batch, whole=False):
 def main(kind, how):
     build, data = {
         "lstm": (lstm, numbers),
+        "own_loss": (own_loss, whole_numbers),
+        "masked": (masked, lengths),
         "transformer": (transformer, sentences),
         "gan": (gan, points),
     }[kind]

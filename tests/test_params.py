@@ -183,6 +183,13 @@ def test_a_rate_that_yaml_reads_as_text_is_refused(tour, fault):
     assert yaml.safe_load("1.0e-3") == 0.001
 
 
+@pytest.mark.parametrize("text", ["1e-3", "1e3", "1.5E3", "-1e+2"])
+def test_the_hint_is_a_number_to_yaml(text):
+    assert isinstance(yaml.safe_load(text), str)
+    hint = params._exponent(text).removeprefix(". YAML reads that as text: write ")
+    assert yaml.safe_load(hint) == float(text)
+
+
 def test_a_fault_is_told_in_words_of_the_file_not_of_the_checker(tour, stlm, fault):
     stlm["train"]["learning_rate"] = 0
     message = fault(tour)

@@ -20,11 +20,11 @@ USAGE = """usage: engram <command> [...]
 def main(argv: list[str] | None = None) -> None:
     """Runs the command that the first word names."""
     word, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
-    if word in ("-h", "--help"):
-        print(USAGE, end="")
-        return
     try:
-        _run(word, rest)
+        try:
+            _run(word, rest)
+        finally:
+            sys.stdout.flush()
     except ModuleNotFoundError as error:
         if str(error.name).startswith("engram"):
             raise
@@ -33,15 +33,17 @@ def main(argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        if type(error).__module__.split(".")[0] not in ("mlflow", "requests"):
+        home, down = type(error).__module__.split(".")[0], "INTERNAL_ERROR"
+        if home != "requests" and getattr(error, "error_code", None) != down:
             raise
         said = str(error).strip().splitlines() or [type(error).__name__]
-        place = os.environ.get("MLFLOW_TRACKING_URI", "the store of runs")
-        sys.exit(f"engram {word}: {place}: {said[0]}")
+        sys.exit(f"engram {word}: the store of runs does not answer: {said[0]}")
 
 
 def _run(word: str, rest: list[str]) -> None:
-    if word == "explain":
+    if word in ("-h", "--help"):
+        print(USAGE, end="")
+    elif word == "explain":
         from engram import explain
 
         explain.main(rest)

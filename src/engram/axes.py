@@ -5,6 +5,7 @@ A chart is drawn twice, for a wide page and for a phone; the page shows one of t
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from collections.abc import Callable, Iterable
@@ -100,8 +101,10 @@ def log_ticks(low: float, high: float) -> list[float]:
 def own_ticks(values: Iterable[float], width: float) -> list[float]:
     """Returns the values themselves where they are short and fit beside each other."""
     own = sorted(set(values))
-    lengths = [len(number(value)) for value in own]
-    fit = max(lengths) <= 4 and sum(LETTER * n + 12 for n in lengths) <= width
+    longest = max(len(number(value)) for value in own)
+    gaps = [b - a for a, b in itertools.pairwise(own)]
+    room = min(gaps, default=1.0) / ((own[-1] - own[0]) or 1.0) * width
+    fit = longest <= 4 and LETTER * longest + 6 <= room
     return own if fit else ticks(own[0], own[-1])
 
 

@@ -66,12 +66,13 @@ def bury() -> list[str]:
     One that the store does not know any more, or does not let end, is forgotten.
     """
     found = []
-    for file, text in open_runs.killed():
-        try:
-            _end_killed(file, text)
-            found.append(file.stem)
-        except mlflow.MlflowException as error:
-            print(f"run {file.stem} was killed and cannot be ended: {error.message}")
+    with contextlib.closing(open_runs.killed()) as killed:  # it holds a lock
+        for file, text in killed:
+            try:
+                _end_killed(file, text)
+                found.append(file.stem)
+            except mlflow.MlflowException as error:
+                print(f"run {file.stem} was killed and cannot be ended: {error.message}")
     return found
 
 

@@ -13,7 +13,6 @@ WORDS = ("auto", "one_device", "mirrored", "multi_worker")
 SILENCE = 600  # seconds after which a worker that does not answer ends the others
 
 
-@functools.cache  # a second one in a process would reuse the first one's collectives
 def strategy(word: str) -> tf.distribute.Strategy:
     """Returns the strategy of `word`.
 
@@ -43,10 +42,16 @@ def strategy(word: str) -> tf.distribute.Strategy:
     devices = tf.config.list_logical_devices("GPU")
     if word == "mirrored" or (word == "auto" and len(devices) > 1):
         devices = devices or tf.config.list_logical_devices("CPU")
-        return tf.distribute.MirroredStrategy([device.name for device in devices])
+        return _mirrored(tuple(device.name for device in devices))
     return tf.distribute.get_strategy()
 
 
+@functools.cache  # a second one in a process would reuse the first one's collectives
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    return tf.distribute.MirroredStrategy(devices)
+
+
+@functools.cache
 def _multi_worker(found: cluster.Workers) -> tf.distribute.Strategy:
     cluster.meet(found)
     os.environ["TF_CONFIG"] = found.as_tf_config()
@@ -85,5 +90,9 @@ def scope(word: str = "auto") -> Iterator[tf.distribute.Strategy]:
     Yields:
         The strategy.
     """
-    with keras_repairs.applied(), strategy(word).scope():
-        yield strategy(word)
+    chosen = strategy(word)
+    with contextlib.ExitStack() as stack:
+        if chosen.num_replicas_in_sync > 1:
+            stack.enter_context(keras_repairs.applied())
+        stack.enter_context(chosen.scope())
+        yield chosen

@@ -6,11 +6,13 @@
     metrics   The mean of a number over several workers is taken along an axis that it
               does not have (keras #20329). Here: of the number.
     losses    Each replica takes the mean over its share and all shares count the same, so
-              a last batch of 3 + 2 rows has another gradient than of 5 rows. Here: the
-              sum over its share, divided by the rows of all.
+              a last batch of 3 + 2 rows has another gradient than of 5 rows; a loss that
+              is a number already counts once for each replica. Here: the sum over its
+              share, divided by the rows of all, also with a mask; the number divided by
+              the replicas.
 
 Each repair steps aside when the fault is gone: it looks for the faulty line in Keras'
-source. `tests/test_cluster.py` tells when Keras is mended.
+source. A test tells when one of the lines is gone.
 """
 
 import contextlib
@@ -19,7 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
-from keras import ops
+from keras import ops, tree
 from keras.src.backend.tensorflow import trainer
 from keras.src.losses import loss as losses
 
@@ -31,11 +33,18 @@ def applied() -> Iterator[None]:
     """Puts the repairs in place of what they repair, and takes them out again."""
     with contextlib.ExitStack() as stack:
         for owner, name, faulty, repaired in REPAIRS:
-            there = getattr(owner, name)
-            if faulty in inspect.getsource(there):
+            there: Any = getattr(owner, name, None)
+            if faulty in _source(there):
                 setattr(owner, name, repaired(there))
                 stack.callback(setattr, owner, name, there)
         yield
+
+
+def _source(function: Any) -> str:
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):  # it is not there, or its source is not
+        return ""
 
 
 def _build(there: Callable) -> Callable:
@@ -53,7 +62,7 @@ def _build(there: Callable) -> Callable:
 
 
 def _metrics(there: Callable) -> Callable:
-    """Returns a `reduce_per_replica` that takes the mean of numbers."""
+    """Returns a `reduce_per_replica` that takes the mean over replicas, not rows."""
 
     def reduce_per_replica(values, strategy, reduction):
         several = trainer._collective_all_reduce_multi_worker(strategy)
@@ -61,9 +70,9 @@ def _metrics(there: Callable) -> Callable:
             return there(values, strategy, reduction)
 
         def mean(value):
-            return strategy.reduce("MEAN", value, axis=0 if value.shape.rank else None)
+            return strategy.reduce("MEAN", value, axis=None)
 
-        return tf.nest.map_structure(mean, values)
+        return tree.map_structure(mean, values)
 
     return reduce_per_replica
 
@@ -73,14 +82,33 @@ def _losses(there: Callable) -> Callable:
 
     def reduce_values(values, sample_weight=None, reduction="sum_over_batch_size"):
         context = _replica()
-        if context is None or reduction not in MEANS or not values.shape.rank:
+        if context is None or reduction not in MEANS:
             return there(values, sample_weight, reduction)
+        if not values.shape.rank:
+            return values / tf.distribute.get_strategy().num_replicas_in_sync
         weighted = reduction == "mean_with_sample_weight" and sample_weight is not None
         rows = ops.sum(sample_weight) if weighted else tf.size(values)
         rows = context.all_reduce("SUM", ops.cast(rows, values.dtype))
         return ops.divide_no_nan(ops.sum(values), tf.stop_gradient(rows))
 
     return reduce_values
+
+
+def _masks(there: Callable) -> Callable:
+    """Returns an `apply_mask` that counts the valid entries of all replicas."""
+
+    def apply_mask(sample_weight, mask, dtype, reduction):
+        context = _replica()
+        if context is None or mask is None or reduction not in MEANS[:2]:
+            return there(sample_weight, mask, dtype, reduction)
+        whole = there(sample_weight, mask, dtype, "sum")  # without their share
+        total, valid = (
+            context.all_reduce("SUM", ops.cast(one, dtype))
+            for one in (tf.size(mask), ops.sum(ops.cast(mask, dtype)))
+        )
+        return whole * ops.divide_no_nan(total, valid)
+
+    return apply_mask
 
 
 def _whole(there: Callable) -> Callable:
@@ -110,5 +138,6 @@ REPAIRS: tuple[tuple[Any, str, str, Callable[[Callable], Callable]], ...] = (
     ),
     (trainer, "reduce_per_replica", 'strategy.reduce("MEAN", v, axis=0)', _metrics),
     (losses, "reduce_values", "loss = scale_loss_for_distribution(loss)", _losses),
+    (losses, "apply_mask", "mask_weight = ops.divide_no_nan(total, valid)", _masks),
     (losses, "unscale_loss_for_distribution", "ops.multiply(value", _whole),
 )

@@ -63,7 +63,7 @@ def chain(what: str) -> Iterator[Link]:
             f"{what}: no file here, and neither run nor model of the store. Expected: a"
             " file that a stage wrote, a run's id of 32 digits, or models:/<name>@<alias>"
             + (
-                f". Of that experiment: runs/{what}"
+                f". Of that experiment: runs/{what}/models"
                 if Path("runs", what).is_dir()
                 else ""
             )

@@ -7,7 +7,7 @@ mlruns/open/<store>/<run>.again    nothing; the run is continued, to be evaluate
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def alive(file: Path) -> Iterator[None]:
             file.unlink(missing_ok=True)
 
 
-def killed() -> Iterator[tuple[Path, str]]:
+def killed() -> Generator[tuple[Path, str]]:
     """Yields the file of each run whose process was killed, and what it holds.
 
     The file is forgotten when the next one is asked for.

@@ -316,9 +316,12 @@ def _sentence(form: type[Block], where: tuple[str, ...], fault: ErrorDetails) ->
 
 def _exponent(received: Any) -> str:
     """Returns a hint, if it is a number that YAML reads as text."""
-    if isinstance(received, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", received):
-        return f". YAML reads that as text: write {re.sub('[eE]', '.0e', received)}"
-    return ""
+    form = r"([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)"
+    if not isinstance(received, str) or not (found := re.fullmatch(form, received)):
+        return ""
+    whole, part, sign, power = found.groups()
+    number = f"{whole}{part if part and part != '.' else '.0'}e{sign or '+'}{power}"
+    return f". YAML reads that as text: write {number}"
 
 
 def _fields(form: type[Block], place: tuple[int | str, ...]) -> list[str]:

@@ -294,12 +294,21 @@ def _now(block: dict[str, Any], space: Space) -> dict[str, Any] | None:
     return found
 
 
+def _current(entry: locked.Entry) -> bool:
+    """Returns whether a stage's code and data are still those of its last run."""
+    return all(
+        Path(path).exists()
+        and code_changes.digest_of(code_changes.read(Path(path))) == digest
+        for path, digest in entry.deps.items()
+    )
+
+
 def _better_now(name: str, block: dict[str, Any], study: optuna.Study) -> bool:
     """Returns, and says, whether the params that are there led to a lower loss."""
     entry, file = locked.read(Path()).get(f"train@{name}"), Path("runs", name, "run.json")
     if entry is None or not file.is_file():
         return False
-    if entry.params.get(f"experiments.{name}") != block:
+    if entry.params.get(f"experiments.{name}") != block or not _current(entry):
         return False
     seed = str(block["train"]["seeds"][0])
     loss = json.loads(file.read_text()).get(seed, {}).get("held_loss")
