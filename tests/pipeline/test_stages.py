@@ -32,6 +32,7 @@ EXEMPT = (
     "recorded.py",
     "repository.py",
     "delivery.py",
+    "open_runs.py",
     "outbox.py",
     "store.py",
     "transcript.py",
