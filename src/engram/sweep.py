@@ -53,10 +53,10 @@ def main(argv: list[str] | None = None) -> None:
         space = _space(given.space, block)
         if given.trials < 1 or given.parallel < 1:
             raise ValueError("--trials and --parallel must be at least 1")
+        _check_ends(given.experiment, block, space)
         if not given.keep:
             some = {name: _ends(about)[0] for name, about in space.items()}
             _edited(given.experiment, some)
-        _check_ends(given.experiment, block, space)
         digest = _digest(given.experiment, block, space)
         with _alone(digest) as lock:
             study = _study(given.experiment, digest, block, space, given.trials)
