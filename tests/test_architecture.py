@@ -82,7 +82,16 @@ ARROWS = {
     },
     "diff": {"recorded"},
     "params_edit": set(),
-    "sweep": {"code_changes", "locked", "params", "params_edit", "store", "tracking"},
+    "search_space": {"params", "params_edit"},
+    "sweep": {
+        "code_changes",
+        "locked",
+        "params",
+        "params_edit",
+        "search_space",
+        "store",
+        "tracking",
+    },
     "trials": {
         "models",
         "params",
@@ -94,7 +103,17 @@ ARROWS = {
         "training",
     },
     "export": {"models", "params", "promote", "serving", "tasks"},
-    "__main__": {"diff", "explain", "export", "lineage", "promote", "sweep", "sync"},
+    "__main__": {
+        "delivery",
+        "diff",
+        "explain",
+        "export",
+        "lineage",
+        "promote",
+        "store",
+        "sweep",
+        "sync",
+    },
     "readme": {"comparison", "tables"},
     "translate": {"models", "params", "tasks"},
     "serving": {"layers", "models", "tasks", "translate"},
@@ -237,7 +256,7 @@ def test_only_params_reads_params(path):
     # translate, sweep with its trials and explain are commands as the stages are; locked
     # and stage_links read dvc.lock and compare the params in it with those of the file
     others = ("progress", "translate", "sweep", "trials", "promote", "export", "explain")
-    others += ("locked", "stage_links")
+    others += ("locked", "stage_links", "search_space")
     if path in {PACKAGE / f"{name}.py" for name in ("params", "params_edit", *others)}:
         return
     tree = _tree(path)

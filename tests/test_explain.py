@@ -240,6 +240,10 @@ def test_a_store_that_does_not_answer_is_one_line(monkeypatch, capsys):
         raise mlflow.MlflowException("no answer\nin many lines")
 
     monkeypatch.setattr("engram.diff.main", asked)
+    monkeypatch.setattr("engram.store.ELSEWHERE", None)
+    with pytest.raises(mlflow.MlflowException):  # of a file, which always answers
+        __main__.main(["diff", "a", "b"])
+    monkeypatch.setattr("engram.store.ELSEWHERE", "http://127.0.0.1:1")
     said = "engram diff: the store of runs does not answer: no answer$"
     with pytest.raises(SystemExit, match=said):
         __main__.main(["diff", "a", "b"])

@@ -351,6 +351,12 @@ def test_two_replicas_follow_the_loss_curve_of_one_device(either_way):
     np.testing.assert_allclose(*curves, rtol=0, atol=1e-4)
 
 
+def test_where_replicas_meet_xla_is_left_off(two_devices, short_windows):
+    how = _settings(strategy="mirrored", jit_compile=True, epochs=1, stop_after=1)
+    (one,) = _train(short_windows, how, word="stlm", batch_size=10)
+    assert one.model.jit_compile is False and np.isfinite(one.history["loss"]).all()
+
+
 def test_a_model_of_two_replicas_comes_back_from_its_file(
     either_way, short_windows, tmp_path
 ):

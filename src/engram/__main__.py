@@ -33,8 +33,13 @@ def main(argv: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        home, down = type(error).__module__.split(".")[0], "INTERNAL_ERROR"
-        if home != "requests" and getattr(error, "error_code", None) != down:
+        from engram import store
+
+        if not store.ELSEWHERE:
+            raise
+        from engram import delivery
+
+        if not delivery.down(error):
             raise
         said = str(error).strip().splitlines() or [type(error).__name__]
         sys.exit(f"engram {word}: the store of runs does not answer: {said[0]}")

@@ -48,7 +48,7 @@ def marks(comparison: Json, group: Json) -> dict[str, Mark]:
         name, index = row["experiment"], order.index(row["model"])
         before = seen.count(row["model"])
         seen.append(row["model"])
-        shape, dash = SHAPES[(index + before) % 4], DASHES[before % len(DASHES)]
+        shape, dash = SHAPES[(index + before) % len(SHAPES)], DASHES[before % len(DASHES)]
         if name == group["reference"]:
             found[name] = Mark("var(--ink)", shape, "", 2.6)
         else:

@@ -168,6 +168,11 @@ def read(path: Path) -> Files:
     }
 
 
+def is_still(path: Path, digest: str) -> bool:
+    """Returns whether a file or folder is there and is what DVC knows by `digest`."""
+    return path.exists() and digest_of(read(path)) == digest
+
+
 def digest_of(files: Files) -> str:
     """Returns what DVC calls these files: an MD5, of a folder that of its list."""
     md5 = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}

@@ -51,7 +51,7 @@ def opened(**how) -> Iterator[str]:
         try:
             mlflow.end_run(status)
         except mlflow.MlflowException as error:
-            if not _down(error):
+            if not down(error):
                 raise
         if is_server() and (left := _outbox(run_id).deliver()):
             print(
@@ -96,7 +96,7 @@ def patiently(ask: Callable[[], Any]) -> Any:
         try:
             return ask()
         except (mlflow.MlflowException, OSError) as error:
-            if not _down(error) or time.monotonic() > end:
+            if not down(error) or time.monotonic() > end:
                 raise
             if not told:
                 print(f"{store.ELSEWHERE} does not answer; waiting", flush=True)
@@ -152,7 +152,7 @@ def _tell(run_id: str, line: outbox.Line) -> None:
                 case "end":
                     client.set_terminated(run_id, line["status"], line["time"])
     except (mlflow.MlflowException, OSError) as error:  # those of `requests` are OSErrors
-        if not _down(error):
+        if not down(error):
             raise
         raise ConnectionError(str(error)) from error
 
@@ -170,7 +170,7 @@ def _waiting(seconds: int) -> Iterator[None]:
             del os.environ[name]
 
 
-def _down(error: Exception) -> bool:
+def down(error: Exception) -> bool:
     """Returns whether an error says that a server does not answer, or not now."""
     if not is_server():
         return False

@@ -22,7 +22,7 @@ def content(suite: Path, name: str, digest: str, depth: int) -> Link:
     path = suite / name
     if not path.exists():
         return Link(depth, f"{name} is missing here, md5 {digest}", False)
-    same = code_changes.digest_of(code_changes.read(path)) == digest
+    same = code_changes.is_still(path, digest)
     said = "is" if same else "is not"
     return Link(depth, f"{name} {said} what dvc.lock has, md5 {digest}", same)
 
@@ -54,7 +54,7 @@ def _code(suite: Path, name: str, digest: str) -> Link | None:
     """Returns where a version of code is; None for the one that is here."""
     path = (suite / name).resolve()
     short = path.relative_to(repository.root().resolve()).as_posix()
-    if path.exists() and code_changes.digest_of(code_changes.read(path)) == digest:
+    if code_changes.is_still(path, digest):
         return None
     if found := code_changes.committed(path, digest):
         return Link(2, f"{short} as in commit {found[0][:SHORT]}, not as here", True)

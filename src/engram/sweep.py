@@ -21,7 +21,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -31,10 +30,16 @@ from typing import Any
 
 import optuna
 
-from engram import code_changes, locked, params, params_edit, store, tracking
-
-RANGE = re.compile(r"(-?[\d.e+-]+?)\.\.(-?[\d.e+-]+?)(:log)?")
-Space = dict[str, dict[str, Any]]
+from engram import (
+    code_changes,
+    locked,
+    params,
+    params_edit,
+    search_space,
+    store,
+    tracking,
+)
+from engram.search_space import Space
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,12 +55,12 @@ def main(argv: list[str] | None = None) -> None:
     values = params.load_or_exit()
     try:
         block = _block(values, given.experiment)
-        space = _space(given.space, block)
+        space = search_space.read(given.space, block)
         if given.trials < 1 or given.parallel < 1:
             raise ValueError("--trials and --parallel must be at least 1")
-        _check_ends(given.experiment, block, space)
+        search_space.check(given.experiment, block, space)
         if not given.keep:
-            some = {name: _ends(about)[0] for name, about in space.items()}
+            some = {name: search_space.ends(about)[0] for name, about in space.items()}
             _edited(given.experiment, some)
         digest = _digest(given.experiment, block, space)
         with _alone(digest) as lock:
@@ -82,53 +87,6 @@ def _block(values: dict[str, Any], name: str) -> dict[str, Any]:
             f" prepare@{block['dataset']}"
         )
     return block
-
-
-def _space(words: list[str], block: dict[str, Any]) -> Space:
-    space: Space = {}
-    for word in words:
-        name, about = _dimension(word, block)
-        if name in space:
-            raise ValueError(f"{name}: given twice")
-        space[name] = about
-    return space
-
-
-def _dimension(word: str, block: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Returns the name and the values of `name=values`."""
-    name, _, said = word.partition("=")
-    place: Any = block
-    for part in name.split("."):
-        if not isinstance(place, dict) or part not in place:
-            known = ", ".join(place) if isinstance(place, dict) else "nothing"
-            raise ValueError(f"{name}: no such param. Known there: {known}")
-        place = place[part]
-    if found := RANGE.fullmatch(said):
-        try:
-            low, high = (_number(one) for one in found.groups()[:2])
-        except ValueError:
-            raise ValueError(f"{word}: not a range of numbers") from None
-        if not low < high or (found[3] and low <= 0):
-            raise ValueError(f"{word}: a range goes up, a logarithmic one from above 0")
-        whole = isinstance(low, int) and isinstance(high, int)
-        return name, {"whole": whole, "low": low, "high": high, "log": bool(found[3])}
-    choices = [_value(one) for one in said.split(",")]
-    if len(choices) < 2 or "" in choices:
-        raise ValueError(f"{word}: neither low..high nor values separated by commas")
-    return name, {"choices": choices}
-
-
-def _number(said: str) -> float | int:
-    return int(said) if re.fullmatch(r"-?\d+", said) else float(said)
-
-
-def _value(said: str) -> Any:
-    words: dict[str, Any] = {"true": True, "false": False, "null": None}
-    if said in words:
-        return words[said]
-    with contextlib.suppress(ValueError):
-        return _number(said)
-    return said
 
 
 def _digest(name: str, block: dict[str, Any], space: Space) -> str:
@@ -187,7 +145,7 @@ def _study(
                 trial._trial_id, optuna.trial.TrialState.WAITING
             )
     known = study.get_trials(deepcopy=False)
-    first = {} if known else _now(block, space) or {}
+    first = {} if known else search_space.now(block, space) or {}
     for n in range(trials - len(known)):
         study.enqueue_trial({} if n else first)
     if known:
@@ -262,44 +220,10 @@ def _numbers(study: optuna.Study) -> dict[str, float]:
     return {"trials": len(study.get_trials()), "best_val_loss": study.best_value}
 
 
-def _ends(about: dict[str, Any]) -> list[Any]:
-    """Returns the values of a dimension, of a range both ends."""
-    return about["choices"] if "choices" in about else [about["low"], about["high"]]
-
-
-def _check_ends(name: str, block: dict[str, Any], space: Space) -> None:
-    """Tries all values of a list and both ends of a range, one param at a time.
-
-    Raises:
-        ValueError: if `params.yaml` could not hold one.
-    """
-    for key, about in space.items():
-        for value in _ends(about):
-            try:
-                params.check_experiment(name, params_edit.changed(block, {key: value}))
-            except params.ParamsError as error:
-                raise ValueError(f"{key}: {value!r} cannot be tried: {error}") from None
-
-
-def _now(block: dict[str, Any], space: Space) -> dict[str, Any] | None:
-    """Returns the params that are there, or None if one is not in the space."""
-    found = {key: params_edit.value(block, key) for key in space}
-    for key, value in found.items():
-        about = space[key]
-        if "choices" in about and value not in about["choices"]:
-            return None
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if "low" in about and not (number and about["low"] <= value <= about["high"]):
-            return None
-    return found
-
-
 def _current(entry: locked.Entry) -> bool:
     """Returns whether a stage's code and data are still those of its last run."""
     return all(
-        Path(path).exists()
-        and code_changes.digest_of(code_changes.read(Path(path))) == digest
-        for path, digest in entry.deps.items()
+        code_changes.is_still(Path(path), digest) for path, digest in entry.deps.items()
     )
 
 

@@ -110,8 +110,7 @@ def _here(suite: Path, entry: locked.Entry) -> bool:
     """Returns whether outputs and data are there, as the lock has them."""
     data = {name: md5 for name, md5 in entry.deps.items() if name.startswith("data/")}
     return all(
-        (suite / name).exists()
-        and code_changes.digest_of(code_changes.read(suite / name)) == digest
+        code_changes.is_still(suite / name, digest)
         for name, digest in {**entry.outs, **data}.items()
     )
 

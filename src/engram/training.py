@@ -40,7 +40,7 @@ class Settings:
         rates: learning rates to try on the first seed.
         epochs: length of the learning-rate schedule.
         stop_after: epochs to train, at most `epochs`.
-        jit_compile: whether XLA compiles the training step.
+        jit_compile: whether XLA compiles the training step, if one replica trains alone.
         strategy: a word of `distribution.strategy`.
         decay: a word of `schedules.schedule`.
         warmup: steps over which the learning rate rises, or 0.
@@ -127,6 +127,9 @@ def train(
     validation loss is used for the others. What `watch` sees after each epoch is
     recorded.
     """
+    if distribution.strategy(how.strategy).num_replicas_in_sync > 1:
+        # On CPUs XLA has no step in which replicas meet; with GPUs it is untried.
+        how = dataclasses.replace(how, jit_compile=False)
     if not how.jit_compile:
         # XLA's steps repeat bit for bit on a CPU as they are, and Keras would turn XLA
         # off under this switch.
