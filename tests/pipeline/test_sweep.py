@@ -16,7 +16,7 @@ import toy
 import yaml
 from optuna.trial import TrialState
 
-from engram import sweep
+from engram import search_space, sweep
 
 TRIALS = 20
 TRAINED = toy.SOLVED | {"epochs": 4, "learning_rate": 0.01, "seeds": [3]}
@@ -264,4 +264,4 @@ def test_wrong_words_are_told(folder, words, said, monkeypatch, capsys):
     ],
 )
 def test_the_words_of_a_space(word, expected):
-    assert sweep._dimension(word, {"args": {"units": 1}}) == ("args.units", expected)
+    assert search_space._dimension(word, {"args": {"units": 1}}) == ("args.units", expected)
