@@ -264,4 +264,7 @@ def test_wrong_words_are_told(folder, words, said, monkeypatch, capsys):
     ],
 )
 def test_the_words_of_a_space(word, expected):
-    assert search_space._dimension(word, {"args": {"units": 1}}) == ("args.units", expected)
+    assert search_space._dimension(word, {"args": {"units": 1}}) == (
+        "args.units",
+        expected,
+    )
