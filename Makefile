@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help install repro explain test lint ui bench study tables lock
+.PHONY: help install repro explain test lint ui bench study cluster soak tables lock
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -50,6 +50,12 @@ study: .venv/installed ## Run a study on real data: make study NAME=traffic
 	  echo "Which study? make study NAME=<name>, one of: $$(cd studies && ls -d */ | tr -d / | xargs)"; exit 2; }
 	@cd studies/$(NAME) && python -m engram.params params.yaml && python -m engram.progress dvc repro && engram sync
 	@echo "Results: studies/$(NAME)/results/comparison.md and report.html"
+
+cluster: .venv/installed ## Train with several processes: make cluster WORKERS=2 NAME=digits-conv-lstm
+	@python -m engram.workers $(or $(WORKERS),2) $(NAME)
+
+soak: .venv/installed ## Kill a training twenty times and compare; takes some minutes
+	@PYTHONPATH=tests python tests/kills.py 20 >> benchmarks/results/kills.log; tail -3 benchmarks/results/kills.log
 
 tables: .venv/installed ## Write the READMEs' tables from the committed results
 	@python -m engram.readme

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import toy
 
-from engram import cluster
+from engram import cluster, workers
 from engram.keras_repairs import REPAIRS
 
 TRAINING = toy.ROOT / "tests" / "cluster_training.py"
@@ -27,15 +27,6 @@ OWN = ("TF_CONFIG", "ENGRAM_WORKERS", "ENGRAM_ADDRESS", "JOB_COMPLETION_INDEX")
 def no_others(monkeypatch):
     for name in (*OWN, "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
-
-
-def addresses(count):
-    """Returns addresses on this machine at which nobody listens."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    found = tuple(f"127.0.0.1:{one.getsockname()[1]}" for one in sockets)
-    for one in sockets:
-        one.close()
-    return found
 
 
 def started(among, index, *command, **more):
@@ -56,7 +47,7 @@ def started(among, index, *command, **more):
 
 def trained(count, *words):
     """Returns status, output and errors of each of `count` workers."""
-    among, end = addresses(count), time.monotonic() + 240
+    among, end = workers.addresses(count), time.monotonic() + 240
     running = [started(among, n, TRAINING, *words) for n in range(count)]
     found = []
     try:
@@ -102,7 +93,7 @@ def test_keras_alone_does_not_train_on_two_workers():
 
 
 def test_a_worker_that_never_appears_is_named():
-    among = addresses(2)
+    among = workers.addresses(2)
     code = "from engram import distribution; distribution.strategy('multi_worker')"
     env = {"ENGRAM_PATIENCE": 2}
     began = time.monotonic()
@@ -116,7 +107,7 @@ def test_a_worker_that_never_appears_is_named():
 
 
 def test_all_meet_whoever_comes_first():
-    among, met = addresses(3), []
+    among, met = workers.addresses(3), []
 
     def arrives(n):
         time.sleep(0.3 * n)
@@ -132,7 +123,7 @@ def test_all_meet_whoever_comes_first():
 
 
 def test_who_calls_and_is_no_worker_is_not_counted():
-    among = addresses(2)
+    among = workers.addresses(2)
     host, port = among[0].split(":")
 
     def calls():
@@ -209,7 +200,7 @@ def test_an_address_without_a_port_is_refused():
 
 
 def test_who_waits_for_the_chief_names_it_and_the_chief_names_the_others():
-    among, said = addresses(3), {}
+    among, said = workers.addresses(3), {}
 
     def waits(n, seconds):
         with pytest.raises(TimeoutError) as error:
@@ -230,17 +221,37 @@ def test_who_waits_for_the_chief_names_it_and_the_chief_names_the_others():
             cluster.meet(cluster.Workers(among, 0), 1)
 
 
-def test_of_two_workers_one_writes_what_one_process_would(tmp_path):
-    folder = tmp_path / "repository"
+@pytest.fixture(scope="module")
+def prepared_once(tmp_path_factory):
+    """A repository with an experiment and its data."""
+    folder = tmp_path_factory.mktemp("cluster") / "repository"
     toy.copy_repository(folder)
-    block = toy.experiment("stlm", train=toy.SOLVED | {"epochs": 2, "seeds": [1, 2]})
+    train = toy.SOLVED | {"epochs": 2, "seeds": [1, 2]}
+    block = toy.experiment("stlm", train=train)
     assert block["train"]["strategy"] == "auto"
-    toy.write_params(folder, {"toy-stlm": block}, reference="stlm")
-    toy.write_dvc_config(folder)
+    alone = toy.experiment("stlm", train=train | {"strategy": "one_device"})
+    long = toy.experiment("stlm", train=train | {"epochs": 6, "batch_size": 12})
+    suite = {"toy-stlm": block, "toy-alone": alone, "toy-long": long}
+    toy.write_params(folder, suite, reference="stlm")
     env = toy.environment(folder)
-    for stage in ("fetch", "prepare"):
-        done = toy.call([sys.executable, f"pipeline/{stage}.py", "toy"], folder, env)
+    dvc = [sys.executable, "-m", "dvc"]
+    for command in (
+        ["git", "init", "--quiet"],
+        [*dvc, "init", "--quiet"],
+        [*dvc, "repro", "prepare@toy"],
+    ):
+        done = toy.call(command, folder, env)
         assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def folder(prepared_once, tmp_path):
+    return shutil.copytree(prepared_once, tmp_path / "repository", symlinks=True)
+
+
+def test_of_two_workers_one_writes_what_one_process_would(folder, tmp_path):
+    env = toy.environment(folder)
     stage = [sys.executable, "pipeline/train.py", "toy-stlm"]
     done = toy.call(stage, folder, env)
     assert done.returncode == 0, done.stderr
@@ -248,8 +259,8 @@ def test_of_two_workers_one_writes_what_one_process_would(tmp_path):
     alone = json.loads((out / "history.json").read_text())
     shutil.move(out, tmp_path / "alone")
 
-    among = addresses(2)
-    workers = [
+    among = workers.addresses(2)
+    running = [
         subprocess.Popen(
             stage,
             cwd=folder,
@@ -259,11 +270,11 @@ def test_of_two_workers_one_writes_what_one_process_would(tmp_path):
         for n in range(2)
     ]
     try:
-        for worker in workers:
+        for worker in running:
             _, errors = worker.communicate(timeout=200)
             assert worker.returncode == 0, errors.decode()[-3000:]
     finally:
-        for worker in workers:
+        for worker in running:
             worker.kill()
     together = json.loads((out / "history.json").read_text())
     for seed, curves in alone.items():
@@ -273,3 +284,92 @@ def test_of_two_workers_one_writes_what_one_process_would(tmp_path):
         "select count(*) from runs where status = 'FINISHED'"
     )
     assert count == (4,)  # alone and together a run for each of two seeds
+
+
+def _launch(folder, name, **more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "engram.workers", "2", name],
+        cwd=folder,
+        env=toy.environment(folder, **more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _end_with(running, status):
+    said, _ = running.communicate(timeout=240)
+    assert running.returncode == status, said[-3000:]
+    return said
+
+
+def _children(running):
+    listed = subprocess.run(
+        ["pgrep", "--parent", str(running.pid)], capture_output=True, text=True
+    )
+    return [int(one) for one in listed.stdout.split()]
+
+
+def test_what_several_workers_trained_is_in_dvc_lock(folder):
+    said = _end_with(_launch(folder, "toy-stlm"), 0)
+    assert said.count("Epoch 2/2") == 2  # of each seed, by the first worker
+    done = toy.call(
+        [sys.executable, "-m", "dvc", "status", "train@toy-stlm"],
+        folder,
+        toy.environment(folder),
+    )
+    assert "up to date" in done.stdout, done.stdout
+    store = sqlite3.connect(folder / "mlruns/mlflow.db")
+    query = "select status, value from runs join tags using (run_uuid) where key = ?"
+    found = store.execute(query, ["dvc.stage"]).fetchall()
+    assert found == 2 * [("FINISHED", "train@toy-stlm")]
+    for n in range(2):
+        log = folder / f".dvc/tmp/workers/toy-stlm/{n}.log"
+        assert "Epoch 2/2" in log.read_text()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prepared_once, tmp_path_factory):
+    """Losses and weights of two seeds, trained by two workers."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "repository"
+    shutil.copytree(prepared_once, folder, symlinks=True)
+    _end_with(_launch(folder, "toy-long"), 0)
+    return _results(folder)
+
+
+def _results(folder):
+    out = folder / "runs/toy-long"
+    models = [toy.arrays(out / f"models/seed-{seed}.keras") for seed in (1, 2)]
+    return (out / "history.json").read_text(), models
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_worker_that_was_killed_ends_all_and_training_goes_on(
+    folder, undisturbed, victim
+):
+    running, log = _launch(folder, "toy-long"), folder / ".dvc/tmp/workers/toy-long/0.log"
+    while not log.is_file() or log.read_text().count("Epoch 3/") < 2:  # the second seed
+        assert running.poll() is None, running.stdout.read()
+        time.sleep(0.05)
+    os.kill(_children(running)[victim], signal.SIGKILL)
+    said = _end_with(running, 1)
+    assert f"worker {victim} ended with -9; " in said
+
+    said = _end_with(_launch(folder, "toy-long"), 0)
+    assert "seed 1, learning rate 0.001: trained before" in said
+    assert "Epoch 1/6" not in said
+    (history, models), (expected, others) = _results(folder), undisturbed
+    assert history == expected
+    for arrays, same in zip(models, others, strict=True):
+        assert arrays.keys() == same.keys()
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(array, same[name], err_msg=name)
+    store = sqlite3.connect(folder / "mlruns/mlflow.db")
+    assert store.execute("select status from runs").fetchall() == 2 * [("FINISHED",)]
+
+
+def test_what_several_workers_cannot_train_is_refused(folder):
+    said = _end_with(_launch(folder, "toy-alone"), 1)
+    assert "several workers need the `strategy` 'auto' or 'multi_worker'" in said
+    said = _end_with(_launch(folder, "toy-st"), 1)
+    assert "toy-st: no such experiment. Known: toy-stlm" in said

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from pathlib import Path
 
 import yaml
@@ -444,3 +445,16 @@ def warm_python():
         finally:
             server.terminate()
             server.communicate()
+
+
+def arrays(model):
+    """Returns all arrays of a model's file, those of its optimizer among them."""
+    import h5py
+
+    names: list[str] = []
+    with zipfile.ZipFile(model) as file, file.open("model.weights.h5") as inner:
+        with h5py.File(inner) as weights:
+            weights.visit(names.append)
+            found = {name: weights[name] for name in names}
+            arrays = {k: one for k, one in found.items() if isinstance(one, h5py.Dataset)}
+            return {name: one[()] for name, one in arrays.items()}

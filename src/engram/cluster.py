@@ -17,6 +17,7 @@ import os
 import socket
 import time
 
+STRATEGIES = ("auto", "multi_worker")  # that look for other workers
 MANY = 1000  # tasks on a node
 ANSWER, AGAIN = 5.0, 0.2  # seconds for an answer, and between two attempts to call
 

@@ -1,0 +1,21 @@
+#!/bin/bash
+# Trains an experiment on several nodes:  sbatch deploy/slurm.sh digits-conv-lstm
+# What to change: docs/distribution.md
+#SBATCH --job-name=engram
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=8
+#SBATCH --time=04:00:00
+#SBATCH --signal=TERM@60
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=engram-%j.log
+
+set -euo pipefail
+experiment=${1:?which experiment of params.yaml}
+cd "$SLURM_SUBMIT_DIR"
+source .venv/bin/activate
+# A job that was preempted comes again, and training goes on at its last checkpoint.
+srun --kill-on-bad-exit=1 --output=engram-%j-%t.log python pipeline/train.py "$experiment"
+dvc commit --force "train@$experiment"
+dvc repro "evaluate@$experiment"
