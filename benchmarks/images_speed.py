@@ -35,7 +35,7 @@ import numpy as np
 from PIL import Image
 from tensorflow.python.framework import config  # it alone turns determinism off again
 
-from engram import models, repository, schedules, training
+from engram import callbacks, models, repository, schedules
 from engram.datasets import picture_folder
 from engram.tasks import classification
 
@@ -183,7 +183,7 @@ def calls(
     data = classification.batches(prepared, "train", BATCH, seed=1)
     one = data.take(1).cache().repeat(STEPS)
     x, y = pixels(prepared, spec)
-    guard = training.StopIfDiverged()  # looks at every loss, as in stage `train`
+    guard = callbacks.StopIfDiverged()  # looks at every loss, as in stage `train`
 
     def fed(batches):
         config.enable_op_determinism()  # as `training.train` does where XLA is off

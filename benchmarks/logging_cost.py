@@ -54,12 +54,6 @@ def main() -> None:
 def measured(name: str, values: dict) -> dict:
     """Returns a line of the table."""
     block = values["experiments"][name]
-    prepared = _prepared(block["dataset"], values["datasets"])
-    spec = json.loads((prepared / "spec.json").read_text())
-    task, train = tasks.task(block["task"]), block["train"]
-    rates = train["learning_rate"]
-    one = {**train, "learning_rate": rates[0] if isinstance(rates, list) else rates}
-    batches = functools.partial(task.batches, prepared, batch_size=train["batch_size"])
     spent: dict[str, float] = {"opening": 0.0, "record": 0.0, "ending": 0.0}
 
     def timed(what, call, *arguments, **more):
@@ -69,28 +63,21 @@ def measured(name: str, values: dict) -> dict:
         return found
 
     @contextlib.contextmanager
-    def recorder(seed, rate):
+    def recorder(seed, rate, was):
+        spec = json.loads(Path("prepared", block["dataset"], "spec.json").read_text())
         params = {**block, "seed": seed, "learning_rate": rate}
         run = tracking.run(name, block["dataset"], params, training.devices(), spec)
         run_id, record = timed("opening", run.__enter__)
         yield run_id, functools.partial(timed, "record", record)
         timed("ending", run.__exit__, None, None, None)
 
-    def build(learning_rate, seed):
-        return models.build(block["model"], spec, learning_rate, **block["args"])
-
-    how = training.settings(block["start"], one)
-    watch = None
-    if hasattr(task, "watch"):
-        watch = functools.partial(task.watch, prepared=prepared)
-    seeds = train["seeds"][:1]
-    (found,) = training.train(build, batches, how, seeds, recorder, watch)
+    found = fit(name, values, recorder)
     whole = sum(spent.values())
     plain = found.seconds - spent["record"]  # `fit` has the calls of `record` in it
     cost = whole / plain
     print(f"{name}: {whole:.2f} s beside {plain:.1f} s, {cost:.1%}", flush=True)
     return {
-        "case": f"{train['epochs']} epochs in {plain:.0f} s",
+        "case": f"{block['train']['epochs']} epochs in {plain:.0f} s",
         "pair": f"{name}, recorded against not",
         "ours": 1 / (plain + whole),
         "peer": 1 / plain,
@@ -98,6 +85,27 @@ def measured(name: str, values: dict) -> dict:
         "unit": "fits/s",
         "cost": cost,
     }
+
+
+def fit(name: str, values: dict, recorder, folder: Path | None = None):
+    """Returns what the first seed and rate of an experiment come to."""
+    block = values["experiments"][name]
+    prepared = _prepared(block["dataset"], values["datasets"])
+    spec = json.loads((prepared / "spec.json").read_text())
+    task, train = tasks.task(block["task"]), block["train"]
+    rates = train["learning_rate"]
+    one = {**train, "learning_rate": rates[0] if isinstance(rates, list) else rates}
+    batches = functools.partial(task.batches, prepared, batch_size=train["batch_size"])
+
+    def build(learning_rate, seed):
+        return models.build(block["model"], spec, learning_rate, **block["args"])
+
+    how, seeds = training.settings(block["start"], one), train["seeds"][:1]
+    watch = None
+    if hasattr(task, "watch"):
+        watch = functools.partial(task.watch, prepared=prepared)
+    (found,) = training.train(build, batches, how, seeds, recorder, watch, folder)
+    return found
 
 
 def idle() -> float:

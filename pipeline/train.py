@@ -12,9 +12,11 @@ def main(name: str) -> None:
     """Trains the experiment `name` of `params.yaml`, one model per seed."""
     experiment = params.load_or_exit()["experiments"][name]
     # After the check, since TensorFlow takes its time.
-    from engram import distribution, models, tasks, tracking, training
+    from engram import distribution, models, restarts, tasks, tracking, training
 
     block = experiment["train"]
+    if lacking := distribution.lacking(block.get("require")):
+        sys.exit(f"train {name}: {lacking}")
     prepared, out = Path("data/prepared", experiment["dataset"]), Path("runs", name)
     spec = json.loads((prepared / "spec.json").read_text())
     task = tasks.task(experiment["task"])
@@ -24,35 +26,34 @@ def main(name: str) -> None:
     if hasattr(task, "watch"):
         watch = functools.partial(task.watch, prepared=prepared)
 
-    def recorder(seed, rate):
+    def recorder(seed, rate, was):
         return tracking.run(
             name=f"{name} seed {seed} rate {rate:g}",
             group=experiment["dataset"],
             params={**experiment, "seed": seed, "learning_rate": rate},
             tags={"experiment": name, "model": experiment["model"], **training.devices()},
             spec=spec,
+            was=was,
         )
 
     how = training.settings(experiment["start"], block)
     chief = distribution.is_chief(how.strategy)
     told = recorder if chief else training.unrecorded
-    try:
-        trained = training.train(build, batches, how, block["seeds"], told, watch)
-    except training.Diverged as error:
-        sys.exit(f"train {name}: {error}")
-    if not chief:  # of several workers one writes
-        return
+    with restarts.kept(f"train@{name}", {f"experiments.{name}": experiment}, chief) as at:
+        trained = training.train(build, batches, how, block["seeds"], told, watch, at)
+        if not chief:  # of several workers one writes
+            return
 
-    (out / "models").mkdir(parents=True, exist_ok=True)
-    for one in trained:
-        one.model.save(out / "models" / f"seed-{one.seed}.keras")
-    write = {
-        "history": {one.seed: one.history for one in trained},
-        "run": {one.seed: one.about() for one in trained},
-        "chosen": training.chosen(how, trained),
-    }
-    for stem, content in write.items():
-        (out / f"{stem}.json").write_text(json.dumps(content, indent=2) + "\n")
+        (out / "models").mkdir(parents=True, exist_ok=True)
+        for one in trained:
+            one.model.save(out / "models" / f"seed-{one.seed}.keras")
+        write = {
+            "history": {one.seed: one.history for one in trained},
+            "run": {one.seed: one.about() for one in trained},
+            "chosen": training.chosen(how, trained),
+        }
+        for stem, content in write.items():
+            (out / f"{stem}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -33,12 +33,31 @@ ARROWS = {
     "cluster": set(),
     "keras_repairs": set(),
     "schedules": set(),
-    "training": {"distribution", "schedules"},
-    "depth_cliff": {"gradient_flow", "layers", "models", "tasks", "training"},
+    "callbacks": set(),
+    "checkpoints": set(),
+    "memory": set(),
+    "resuming": {"checkpoints", "memory"},
+    "workers": {"cluster", "params", "repository"},
+    "training": {
+        "callbacks",
+        "checkpoints",
+        "distribution",
+        "memory",
+        "resuming",
+        "schedules",
+    },
+    "depth_cliff": {
+        "callbacks",
+        "gradient_flow",
+        "layers",
+        "models",
+        "tasks",
+        "training",
+    },
     "trainability_map": {"gradient_flow", "tasks"},
     "unfinished": set(),
     "tracking": {"delivery", "open_runs", "repository", "store", "transcript"},
-    "delivery": {"open_runs", "outbox", "store"},
+    "delivery": {"open_runs", "outbox", "store", "transcript"},
     "open_runs": {"store", "transcript"},
     "outbox": {"store"},
     "transcript": set(),
@@ -57,7 +76,9 @@ ARROWS = {
     "warm": set(),
     "code_changes": {"repository"},
     "explain": {"code_changes", "locked", "params", "progress", "repository"},
-    "locked": set(),
+    "locked": {"code_changes"},
+    "stage_key": {"code_changes"},
+    "restarts": {"callbacks", "checkpoints", "locked", "repository", "stage_key"},
     "recorded": {"tracking"},
     "stage_links": {"code_changes", "locked", "repository"},
     "run_links": {
@@ -77,6 +98,7 @@ ARROWS = {
         "outbox",
         "recorded",
         "repository",
+        "restarts",
         "store",
         "tracking",
     },
@@ -84,11 +106,11 @@ ARROWS = {
     "params_edit": set(),
     "search_space": {"params", "params_edit"},
     "sweep": {
-        "code_changes",
         "locked",
         "params",
         "params_edit",
         "search_space",
+        "stage_key",
         "store",
         "tracking",
     },
@@ -256,7 +278,7 @@ def test_only_params_reads_params(path):
     # translate, sweep with its trials and explain are commands as the stages are; locked
     # and stage_links read dvc.lock and compare the params in it with those of the file
     others = ("progress", "translate", "sweep", "trials", "promote", "export", "explain")
-    others += ("locked", "stage_links", "search_space")
+    others += ("locked", "stage_links", "search_space", "workers")
     if path in {PACKAGE / f"{name}.py" for name in ("params", "params_edit", *others)}:
         return
     tree = _tree(path)

@@ -126,7 +126,7 @@ def test_a_seed_that_fails_with_the_rate_of_the_first_counts_as_chance(
 
     def second_fails(build, batches, how, seeds, recorder):
         if seeds == [2]:
-            raise depth_cliff.training.Diverged
+            raise depth_cliff.callbacks.Diverged
         return train(build, batches, how, seeds, recorder)
 
     (alone,) = _measured(prepared, [1], {"net": PLAIN}, epochs=1)

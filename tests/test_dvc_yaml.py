@@ -19,6 +19,8 @@ SUITES = [".", *(f"studies/{name}" for name in STUDIES)]
 # own values, tracking and what it uses write the record. Other tests hold what they do.
 RECORD = ("tracking", "recorded", "delivery", "outbox", "store", "transcript")
 RECORD += ("open_runs", "repository")
+# Which checkpoints are used: with all, the result is the same.
+RECORD += ("restarts", "stage_key", "code_changes", "locked")
 EXEMPT = ("params.py", "param_forms/", *(f"{name}.py" for name in RECORD))
 MODELS = list(params.MODELS)
 PREPARED = (

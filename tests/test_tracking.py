@@ -161,6 +161,48 @@ def test_samples_of_all_steps_make_one_table(root):
     assert found["data"] == [[1, "a", "x"], [1, "b", ""], [2, "a", "x"], [2, "b", "y"]]
 
 
+def _said(root, run_id):
+    return _artifacts(root, run_id)["log.txt"].read_text()
+
+
+@pytest.mark.filterwarnings("ignore:For backward compatibility")  # MLflow asks pandas
+@pytest.mark.parametrize("end", [SystemExit(143), ValueError("full")])
+def test_a_run_that_was_stopped_goes_on_as_one(root, end):
+    table = {"source": ["a"], "told": ["x"]}
+    how = "ring", PARAMS, {}, SPEC
+    with pytest.raises(type(end)), tracking.run("stopped", *how) as (was, record):
+        record({"loss": 0.5}, 1, table)
+        record({"loss": 0.4, "val_loss": 0.6}, 2, table)
+        print("epoch 2")
+        raise end
+    asked = isinstance(end, SystemExit)
+    assert _run(was).info.status == ("KILLED" if asked else "FAILED")
+    assert ("Traceback" in _said(root, was)) != asked
+    before = _run(was)
+    with tracking.run("stopped", *how, was=was) as (run_id, record):
+        assert _run(was).info.status == "RUNNING"
+        record({"loss": 0.4, "val_loss": 0.6}, 2, {"source": ["a"], "told": ["y"]})
+        record({"loss": 0.3, "val_loss": 0.5}, 3, table)
+        print("epoch 3")
+    assert run_id == was
+    after = _run(was)
+    assert after.info.status == "FINISHED"
+    assert after.data.params == before.data.params
+    assert len(after.inputs.dataset_inputs) == 1
+    assert _curve(was, "loss") == [(1, 0.5), (2, 0.4), (3, 0.3)]
+    assert _curve(was, "val_loss") == [(2, 0.6), (3, 0.5)]
+    found = json.loads(_artifacts(root, was)["samples.json"].read_text())
+    assert [row[0] for row in found["data"]] == [1, 2, 3]
+    said = _said(root, was)
+    assert said.index("epoch 2") < said.index("epoch 3")
+
+
+def test_a_run_that_the_store_lost_begins_anew(root):
+    with tracking.run("lost", "ring", PARAMS, {}, SPEC, was="0" * 32) as (run_id, record):
+        record({"loss": 0.5}, 1)
+    assert run_id != "0" * 32 and _run(run_id).info.status == "FINISHED"
+
+
 def test_system_metrics_are_recorded_while_a_run_is_open(root, monkeypatch):
     asked = []
     start = mlflow.start_run

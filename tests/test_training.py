@@ -10,8 +10,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import toy
 
-from engram import distribution, models, training
+from engram import callbacks, distribution, memory, models, training
 from engram.tasks import forecasting
 
 STLM = {
@@ -51,10 +52,10 @@ class Recorder:
         self.runs = []
 
     @contextlib.contextmanager
-    def __call__(self, seed, rate):
+    def __call__(self, seed, rate, was=None):
         run = types.SimpleNamespace(seed=seed, rate=rate, points=[])
         self.runs.append(run)
-        yield f"run {len(self.runs)}", lambda *point: run.points.append(point)
+        yield f"run {len(self.runs)}", lambda *point, **how: run.points.append(point)
 
 
 def _train(folder, how, seeds=(1,), word="mlp", batch_size=16, recorder=None, **args):
@@ -221,7 +222,7 @@ def test_every_epoch_is_recorded_with_its_losses(prepared):
 )
 def test_the_peak_of_memory_is_that_of_one_fit_and_not_of_those_before(prepared):
     held = np.ones(600 << 17)  # 600 MiB that a fit before had
-    most = training._peak_memory()
+    most = memory.peak()
     del held
     (one,) = _train(prepared, _settings(epochs=1, stop_after=1))
     assert 100 < one.peak_memory < most - 300
@@ -326,8 +327,80 @@ def test_a_loss_that_is_no_number_stops_training(prepared, value, part, place):
     def build(learning_rate, seed):
         return models.build("mlp", spec, learning_rate, units=8)
 
-    with pytest.raises(training.Diverged, match=place):
+    with pytest.raises(callbacks.Diverged, match=place):
         training.train(build, batches, _settings(), [1], Recorder())
+
+
+def _linear(learning_rate, seed):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(learning_rate), "mse")
+    return model
+
+
+def _lines(size):
+    x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+    data = tf.data.Dataset.from_tensor_slices((x, x.sum(1, keepdims=True)))
+    return lambda part, seed=None: data.batch(size)
+
+
+def test_gradients_of_several_batches_make_the_step_of_a_larger_one():
+    about = {"rates": [0.1], "epochs": 10**6, "decay": "inverse_sqrt", "warmup": 8}
+    how = _settings(**about)
+    (one,) = training.train(_linear, _lines(32), how, [1], Recorder())
+    how = _settings(**about, accumulate=4)
+    (several,) = training.train(_linear, _lines(8), how, [1], Recorder())
+    assert one.model.optimizer.iterations == several.model.optimizer.iterations == 4
+    for a, b in zip(one.model.get_weights(), several.model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
+def test_steps_in_one_call_are_the_same_steps():
+    how = _settings(rates=[0.1])
+    (one,) = training.train(_linear, _lines(5), how, [1], Recorder())
+    how = _settings(rates=[0.1], steps_per_execution=4)
+    (several,) = training.train(_linear, _lines(5), how, [1], Recorder())
+    assert several.model.steps_per_execution == 4
+    np.testing.assert_allclose(one.history["loss"], several.history["loss"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("word", ["mixed_bfloat16", "mixed_float16"])
+def test_of_mixed_precision_weights_and_losses_are_float32(short_windows, word):
+    how = _settings(precision=word)
+    (one,) = _train(short_windows, how, word="stlm", batch_size=14)
+    (whole,) = _train(short_windows, _settings(), word="stlm", batch_size=14)
+    assert {layer.dtype_policy.name for layer in one.model.layers} == {word}
+    assert {weight.dtype for weight in one.model.weights} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+    losses = one.history["loss"], whole.history["loss"]
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(*losses, rtol=0.02)
+
+
+def test_what_trains_in_steps_of_its_own_cannot_add_batches_up():
+    spec = {"task": "generation", "shape": [2]}
+    form = toy.GENERATORS["mlp_gan"] | {"packing": 1}
+
+    def build(learning_rate, seed):
+        return models.build("mlp_gan", spec, learning_rate, **form)
+
+    points = tf.data.Dataset.from_tensor_slices((np.zeros((8, 2), "f4"), np.arange(8)))
+    with pytest.raises(ValueError, match="`accumulate` must be 1 with the model mlp_gan"):
+        training.train(
+            build,
+            lambda part, seed=None: points.batch(4, drop_remainder=True),
+            _settings(accumulate=2),
+            [1],
+            Recorder(),
+        )
+
+
+def test_a_gpu_that_is_required_and_not_there_is_one_line():
+    assert distribution.lacking(None) is None and distribution.lacking("cpu") is None
+    if tf.config.list_physical_devices("GPU"):
+        assert distribution.lacking("gpu") is None
+    else:
+        said = r"it requires a GPU. TensorFlow sees: /physical_device:CPU:0"
+        assert distribution.lacking("gpu") == said
 
 
 # --- strategies -----------------------------------------------------------------------

@@ -16,7 +16,7 @@ import requests
 from mlflow.entities import Metric
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 
-from engram import open_runs, outbox, store
+from engram import open_runs, outbox, store, transcript
 
 POINTS = 1000  # in a batch, MLflow's limit
 SECONDS = {"points": 10, "end": 10}  # to wait for an answer; else MLflow's 120
@@ -34,17 +34,24 @@ def unsent() -> Path:
 
 
 @contextlib.contextmanager
-def opened(**how) -> Iterator[str]:
-    """Opens a run as `mlflow.start_run` does; it ends when the server hears of it."""
+def opened(again: bool = False, **how) -> Iterator[str]:
+    """Opens a run as `mlflow.start_run` does; it ends when the server hears of it.
+
+    Args:
+        again: whether its log is in the store already.
+        **how: of `mlflow.start_run`.
+    """
     run_id = patiently(functools.partial(mlflow.start_run, **how)).info.run_id
     status = "FAILED"
     try:
-        continued = "run_id" in how
-        file = open_runs.again(run_id) if continued else open_runs.log(run_id)
+        file = open_runs.again(run_id) if again else open_runs.log(run_id)
         with open_runs.alive(file):
             try:
                 yield run_id
                 status = "FINISHED"
+            except SystemExit as error:
+                status = "KILLED" if transcript.was_asked(error) else status
+                raise
             finally:
                 _end(run_id, status, time.time())
     finally:
@@ -112,6 +119,20 @@ def put(run_id: str, line: outbox.Line) -> None:
         _outbox(run_id).put_file(Path(line["path"]), line["folder"])
     else:
         _outbox(run_id).put(line)
+
+
+def told(run_id: str) -> set[tuple[str, int]]:
+    """Returns name and step of each point that a run has, or that waits to be sent."""
+    client = mlflow.MlflowClient()
+    names = patiently(lambda: client.get_run(run_id)).data.metrics
+    found = {
+        (name, point.step)
+        for name in names
+        for point in patiently(functools.partial(client.get_metric_history, run_id, name))
+    }
+    lines = _outbox(run_id).lines() if is_server() else []
+    points = [point for line in lines for point in line.get("points", [])]
+    return found | {(name, step) for name, _, _, step in points}
 
 
 def send_later() -> dict[str, int]:

@@ -10,7 +10,6 @@
 A seed whose loss becomes no number with the rate that was kept counts as chance.
 """
 
-import contextlib
 import math
 import time
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
-from engram import models, training
+from engram import callbacks, models, training
 from engram.gradient_flow import chain_rule, measures
 from engram.layers.rbm import rbm  # noqa: F401, registers RBM
 from engram.models import deep_net
@@ -132,8 +131,8 @@ def _measured(build, prepared: Path, spec: dict[str, Any], rates, train) -> Row:
             strategy="one_device",
         )
         try:
-            return training.train(build, batches, how, [seed], _unrecorded)[0]
-        except training.Diverged:
+            return training.train(build, batches, how, [seed], training.unrecorded)[0]
+        except callbacks.Diverged:
             return None
 
     def batches(part, seed=None):
@@ -155,11 +154,6 @@ def _measured(build, prepared: Path, spec: dict[str, Any], rates, train) -> Row:
     right = [accuracy(one.model, prepared, spec) if one else chance for one in kept]
     std = float(np.std(right, ddof=1)) if others else None
     return {"accuracy": mean(right), "std": std, "ratio": ratio, "rate": best.rate}
-
-
-@contextlib.contextmanager
-def _unrecorded(seed, rate):
-    yield "", lambda *seen: None
 
 
 def accuracy(model: keras.Model, prepared: Path, spec: dict[str, Any]) -> float:

@@ -31,7 +31,10 @@ def strategy(word: str) -> tf.distribute.Strategy:
         raise ValueError(
             f"`strategy` must be one of {', '.join(map(repr, WORDS))}. Received: {word!r}"
         )
-    found = cluster.workers() if word in ("auto", "multi_worker") else None
+    for gpu in tf.config.list_physical_devices("GPU"):
+        with contextlib.suppress(RuntimeError):  # it is in use already
+            tf.config.experimental.set_memory_growth(gpu, True)
+    found = cluster.workers() if word in cluster.STRATEGIES else None
     if found:
         return _multi_worker(found)
     if word == "multi_worker":
@@ -44,6 +47,15 @@ def strategy(word: str) -> tf.distribute.Strategy:
         devices = devices or tf.config.list_logical_devices("CPU")
         return _mirrored(tuple(device.name for device in devices))
     return tf.distribute.get_strategy()
+
+
+def lacking(required: str | None) -> str | None:
+    """Returns what is said where a device that an experiment requires is not there."""
+    found = tf.config.list_physical_devices()
+    if required is None or any(one.device_type == required.upper() for one in found):
+        return None
+    names = ", ".join(one.name for one in found)
+    return f"it requires a {required.upper()}. TensorFlow sees: {names}"
 
 
 @functools.cache  # a second one in a process would reuse the first one's collectives
@@ -65,7 +77,7 @@ def _multi_worker(found: cluster.Workers) -> tf.distribute.Strategy:
 
 def is_chief(word: str) -> bool:
     """Returns whether this process is alone, or the one that writes files for all."""
-    found = cluster.workers() if word in ("auto", "multi_worker") else None
+    found = cluster.workers() if word in cluster.STRATEGIES else None
     return found is None or found.chief
 
 

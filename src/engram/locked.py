@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from engram import code_changes
+
 
 @dataclasses.dataclass
 class Entry:
@@ -58,6 +60,14 @@ def _entry(stage: str, block: dict[str, Any]) -> Entry:
     params = {key: value for values in files for key, value in values.items()}
     text = json.dumps([stage, deps, params, outs], sort_keys=True)
     return Entry(stage, deps, params, outs, hashlib.sha256(text.encode()).hexdigest())
+
+
+def is_current(suite: Path, entry: Entry, params: dict[str, Any]) -> bool:
+    """Returns whether a stage's code, data and params are those of its last run."""
+    same = entry.params == params
+    return same and all(
+        code_changes.is_still(suite / path, digest) for path, digest in entry.deps.items()
+    )
 
 
 def writer(entries: dict[str, Entry], path: str) -> Entry | None:

@@ -56,6 +56,11 @@ class Outbox:
         shutil.copy(path, copy)
         self.put({"kind": "file", "path": str(copy / path.name), "folder": folder})
 
+    def lines(self) -> list[Line]:
+        """Returns what waits to be sent."""
+        with self._locked():
+            return [json.loads(line) for line in self._file.read_text().splitlines()]
+
     def deliver(self) -> int:
         """Sends what there is; returns how many lines are left."""
         with self._locked():

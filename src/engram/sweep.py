@@ -18,7 +18,6 @@ model.
 import argparse
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import subprocess
@@ -31,11 +30,11 @@ from typing import Any
 import optuna
 
 from engram import (
-    code_changes,
     locked,
     params,
     params_edit,
     search_space,
+    stage_key,
     store,
     tracking,
 )
@@ -92,16 +91,7 @@ def _block(values: dict[str, Any], name: str) -> dict[str, Any]:
 def _digest(name: str, block: dict[str, Any], space: Space) -> str:
     """Returns what makes two sweeps the same: other params, space, code and data."""
     others = {k: v for k, v in tracking.flat(block).items() if k not in space}
-    from dvc.repo import Repo
-
-    deps = Repo().stage.load_one("dvc.yaml", f"train@{name}").deps
-    files = {
-        str(dep.def_path): code_changes.digest_of(code_changes.read(Path(dep.fs_path)))
-        for dep in deps
-        if not hasattr(dep, "read_params")
-    }
-    text = json.dumps([name, others, space, files], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return stage_key.of(f"train@{name}", others, space)
 
 
 @contextlib.contextmanager
@@ -220,19 +210,12 @@ def _numbers(study: optuna.Study) -> dict[str, float]:
     return {"trials": len(study.get_trials()), "best_val_loss": study.best_value}
 
 
-def _current(entry: locked.Entry) -> bool:
-    """Returns whether a stage's code and data are still those of its last run."""
-    return all(
-        code_changes.is_still(Path(path), digest) for path, digest in entry.deps.items()
-    )
-
-
 def _better_now(name: str, block: dict[str, Any], study: optuna.Study) -> bool:
     """Returns, and says, whether the params that are there led to a lower loss."""
     entry, file = locked.read(Path()).get(f"train@{name}"), Path("runs", name, "run.json")
     if entry is None or not file.is_file():
         return False
-    if entry.params.get(f"experiments.{name}") != block or not _current(entry):
+    if not locked.is_current(Path(), entry, {f"experiments.{name}": block}):
         return False
     seed = str(block["train"]["seeds"][0])
     loss = json.loads(file.read_text()).get(seed, {}).get("held_loss")

@@ -20,7 +20,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engram import code_changes, locked, open_runs, outbox, repository, store
+from engram import (
+    code_changes,
+    locked,
+    open_runs,
+    outbox,
+    repository,
+    restarts,
+    store,
+)
 
 BOOK = Path(".dvc", "tmp", "synced.json")  # what the last call saw, by suite
 REPORT = "results/report.html"
@@ -91,6 +99,7 @@ def _synced_all(suite: Path) -> bool:
             whole &= here
             if here:
                 _sync(suite, entry)
+                _forget_checkpoints(suite, entry)
     return whole
 
 
@@ -104,6 +113,13 @@ def _tie_comparison(suite: Path, entry: locked.Entry) -> None:
             if run.tags.get("dvc.lock") != entry.digest:
                 tracking.tie(run.id, entry.digest, dataclasses.asdict(entry))
             return
+
+
+def _forget_checkpoints(suite: Path, entry: locked.Entry) -> None:
+    """Removes those of a stage that is in `dvc.lock` with what it wrote."""
+    folder = restarts.folder_of(entry.stage, suite)
+    for file in folder.glob(f"*/{restarts.DONE}"):
+        restarts.forget(file.parent)
 
 
 def _here(suite: Path, entry: locked.Entry) -> bool:

@@ -9,6 +9,7 @@ what MLflow itself runs (`served_model`) and the process that stages start from 
 import contextlib
 import hashlib
 import importlib.metadata
+import json
 import logging
 import os
 import platform
@@ -42,14 +43,16 @@ def run(
     params: dict[str, Any],
     tags: dict[str, Any],
     spec: dict[str, Any],
+    was: str | None = None,
 ) -> Iterator[tuple[str, Callable[..., None]]]:
-    """Opens a run and yields its id and `record(metrics, step, table=None)`.
+    """Opens a run and yields its id and `record(metrics, step, table=None, now=False)`.
 
     The columns of a table go under those of the steps before, in `samples.json`. What is
     printed inside is kept as `log.txt`, code that is not committed as `code.diff`.
 
     An exception inside marks the run FAILED and goes on its way. One whose process is
-    killed is KILLED, and has its log, once `delivery.bury` looks after it.
+    asked to end or killed is KILLED; if it was killed, it has its log once
+    `delivery.bury` looks after it.
 
     Args:
         name: name of the run, such as `"traffic-gru seed 1"`.
@@ -57,21 +60,27 @@ def run(
         params: nested dict; keys are joined with dots.
         tags: tags of the run, beside commit, DVC stage and environment.
         spec: the dataset's `spec.json`; its fingerprint identifies the data.
+        was: id of the run that is continued, if the store knows it. Points that it has
+            are not recorded twice, its log goes on.
     """
     open_store(group)
     delivery.bury()
-    how = {"run_name": name, "tags": _tags(tags), "log_system_metrics": True}
-    with delivery.opened(**how) as run_id:
-        delivery.patiently(lambda: _describe(params, spec, _environment()))
-        _attach_changes()
-        record, rest = _recorder(run_id)
+    known = was is not None and _knows(was)
+    how = {"run_id": was} if known else {"run_name": name, "tags": _tags(tags)}
+    with delivery.opened(**how, log_system_metrics=True) as run_id:
+        before = _text(run_id, "log.txt") if known else ""
+        if not known:
+            delivery.patiently(lambda: _describe(params, spec, _environment()))
+            _attach_changes()
+        record, rest = _recorder(run_id, known)
         # Line by line: what is there when the process is killed is all there is.
         with open_runs.log(run_id).open("w+", **LINES) as log:
             try:
                 with transcript.kept(log):
                     yield run_id, record
             finally:
-                line = {"kind": "text", "text": transcript.read(log), "path": "log.txt"}
+                said = before + transcript.read(log)
+                line = {"kind": "text", "text": said, "path": "log.txt"}
                 delivery.put(run_id, line)
                 rest()
 
@@ -111,7 +120,7 @@ def resumed(
             yield new
         return
     code = {f"evaluate.{key}": value for key, value in _code().items()}
-    with delivery.opened(run_id=run_id, tags=code):
+    with delivery.opened(again=True, run_id=run_id, tags=code):
         yield run_id
 
 
@@ -211,21 +220,26 @@ def address() -> str | None:
     return None if store.ELSEWHERE else mlflow.get_tracking_uri()
 
 
-def _recorder(run_id: str) -> tuple[Callable[..., None], Callable[[], None]]:
+def _recorder(
+    run_id: str, known: bool = False
+) -> tuple[Callable[..., None], Callable[[], None]]:
     """Returns `record` of a run, and `rest`, which sends the points that still wait.
 
     Points of epochs that take a moment go together: a call of MLflow takes 4 ms. Until
-    the next epoch ends, or the run does, they are in memory alone.
+    the next epoch ends, or the run does, they are in memory alone. Of a run that is
+    `known` to the store, points and rows of a table that it has are not added again.
     """
-    columns: dict[str, list[Any]] = {}
+    columns: dict[str, list[Any]] = _columns(run_id) if known else {}
+    told = delivery.told(run_id) if known else set()
     waiting: list[tuple[str, float, int, int]] = []
     sent = -SECONDS_BETWEEN_POINTS
 
-    def record(metrics, step, table: dict[str, list[str]] | None = None):
-        waiting.extend(_points(metrics, step))
-        if time.monotonic() - sent >= SECONDS_BETWEEN_POINTS:
+    def record(metrics, step, table: dict[str, list[str]] | None = None, now=False):
+        points = _points(metrics, step)
+        waiting.extend(one for one in points if (one[0], step) not in told)
+        if now or time.monotonic() - sent >= SECONDS_BETWEEN_POINTS:
             rest()
-        if table:
+        if table and step not in columns.get("epoch", []):
             rows = len(next(iter(table.values())))
             for name, cells in {"epoch": [step] * rows, **table}.items():
                 columns.setdefault(name, []).extend(cells)
@@ -242,6 +256,21 @@ def _recorder(run_id: str) -> tuple[Callable[..., None], Callable[[], None]]:
         sent = time.monotonic()
 
     return record, rest
+
+
+def _columns(run_id: str) -> dict[str, list[Any]]:
+    """Returns the columns of a run's table so far."""
+    table = json.loads(_text(run_id, "samples.json") or '{"columns": [], "data": []}')
+    columns = [list(column) for column in zip(*table["data"], strict=True)]
+    return dict(zip(table["columns"], columns, strict=True))
+
+
+def _text(run_id: str, path: str) -> str:
+    """Returns a run's artifact; nothing if it has none, or the store does not answer."""
+    try:
+        return mlflow.artifacts.load_text(f"runs:/{run_id}/{path}")
+    except (mlflow.MlflowException, OSError):
+        return ""
 
 
 def _points(metrics: dict[str, float], step: int) -> list[tuple[str, float, int, int]]:

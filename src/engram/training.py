@@ -3,32 +3,22 @@
 import contextlib
 import dataclasses
 import json
-import math
-import re
-import resource
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from engram import distribution, schedules
+from engram import checkpoints, distribution, memory, resuming, schedules
+from engram.callbacks import Curves, MeanOfEpochs, Record, StopIfDiverged, Watch
 
 Build = Callable[[Any, int], keras.Model]  # learning rate, seed -> compiled model
 Batches = Callable[..., tf.data.Dataset]  # part, seed=None -> data
-Seen = tuple[dict[str, float], dict[str, list[str]]]  # metrics, columns of a table
-Watch = Callable[[keras.Model], Seen]  # what to see of a model between epochs
-Record = Callable[..., None]  # metrics, step, columns of a table or nothing
-Recorder = Callable[[int, float], AbstractContextManager[tuple[str, Record]]]
-
-
-class Diverged(RuntimeError):
-    """The loss is not a number any more."""
+# seed, learning rate, id of the run that is continued or None -> id of the run, record
+Recorder = Callable[[int, float, str | None], AbstractContextManager[tuple[str, Record]]]
 
 
 @dataclasses.dataclass
@@ -45,6 +35,9 @@ class Settings:
         decay: a word of `schedules.schedule`.
         warmup: steps over which the learning rate rises, or 0.
         average: how many of the last epochs' weights are averaged, or 0.
+        precision: Keras' dtype policy.
+        accumulate: how many batches' gradients make one step.
+        steps_per_execution: how many steps are one call, or None for the model's own.
     """
 
     parts: tuple[str, str | None]
@@ -56,6 +49,9 @@ class Settings:
     decay: str = "cosine"
     warmup: int = 0
     average: int = 0
+    precision: str = "float32"
+    accumulate: int = 1
+    steps_per_execution: int | None = None
 
 
 @dataclasses.dataclass
@@ -80,6 +76,26 @@ class Trained:
         return {key: getattr(self, key) for key in kept}
 
 
+@dataclasses.dataclass
+class Run:
+    """One fit: where it is recorded, and where its checkpoints are."""
+
+    seed: int
+    rate: float
+    id: str
+    record: Record
+    folder: Path | None
+    found: checkpoints.Checkpoint | None
+
+
+RUN = "run"  # a file beside the checkpoints of a fit: the id of its run
+STATE = {  # of callbacks, which goes on after a stop
+    Curves: ("watching",),
+    MeanOfEpochs: ("_epochs", "_sums"),
+    keras.callbacks.EarlyStopping: ("best", "best_epoch", "best_weights", "wait"),
+}
+
+
 def settings(start: str, block: dict[str, Any]) -> Settings:
     """Returns the settings of an experiment.
 
@@ -90,7 +106,8 @@ def settings(start: str, block: dict[str, Any]) -> Settings:
             pretrained stack, as with prepared data: `build` starts from it.
         block: the experiment's `train` block.
     """
-    words = {key: block[key] for key in ("jit_compile", "strategy")}
+    means = ("jit_compile", "strategy", "precision", "accumulate", "steps_per_execution")
+    words = {key: block[key] for key in means if key in block}
     path = ("decay", "warmup", "average")  # that the rate and the weights take
     if start.endswith("chosen.json"):
         chosen = json.loads(Path(start).read_text())
@@ -120,12 +137,20 @@ def train(
     seeds: list[int],
     recorder: Recorder,
     watch: Watch | None = None,
+    folder: Path | None = None,
 ) -> list[Trained]:
     """Returns one trained model per seed.
 
     Every rate of `how.rates` is tried with the first seed; the one with the lowest
     validation loss is used for the others. What `watch` sees after each epoch is
     recorded.
+
+    With a `folder`, checkpoints are written there; training that was stopped goes on at
+    the last one, and fits that are in it whole are not done again.
+
+    Raises:
+        Diverged: if a loss is not a number any more.
+        checkpoints.NotWritten: if a checkpoint cannot be written.
     """
     if distribution.strategy(how.strategy).num_replicas_in_sync > 1:
         # On CPUs XLA has no step in which replicas meet; with GPUs it is untried.
@@ -136,11 +161,17 @@ def train(
         tf.config.experimental.enable_op_determinism()
 
     def one(seed: int, rate: float) -> Trained:
-        with (
-            distribution.scope(how.strategy),
-            recorder(seed, rate) as (run_id, record),
-        ):
-            return _fit(build, batches, how, seed, rate, run_id, record, watch)
+        place = folder / f"seed-{seed}-rate-{rate:g}" if folder else None
+        found = checkpoints.read(place) if place else None
+        with distribution.scope(how.strategy):
+            if found and "finished" in found.about:
+                return _finished(build, batches, how, seed, rate, found)
+            with recorder(seed, rate, _run_of(place)) as (run_id, record):
+                if place and run_id:  # before there is a checkpoint
+                    place.mkdir(parents=True, exist_ok=True)
+                    (place / RUN).write_text(run_id)
+                run = Run(seed, rate, run_id, record, place, found)
+                return _fit(build, batches, how, run, watch)
 
     first = [one(seeds[0], rate) for rate in how.rates]
     best = min(first, key=_held_loss) if len(first) > 1 else first[0]
@@ -148,9 +179,9 @@ def train(
 
 
 @contextlib.contextmanager
-def unrecorded(seed: int, rate: float) -> Iterator[tuple[str, Record]]:
+def unrecorded(seed: int, rate: float, was: str | None) -> Iterator[tuple[str, Record]]:
     """Stands for a recorder where another worker records."""
-    yield "", lambda *point: None
+    yield "", lambda *point, **how: None
 
 
 def chosen(how: Settings, trained: list[Trained]) -> dict[str, Any]:
@@ -170,59 +201,127 @@ def devices() -> dict[str, str]:
     return {"devices": ", ".join(device.name for device in found)}
 
 
+def _run_of(place: Path | None) -> str | None:
+    """Returns the run of a fit that was stopped."""
+    file = place / RUN if place else None
+    return file.read_text() or None if file and file.is_file() else None
+
+
+def _begun(
+    build: Build, batches: Batches, how: Settings, seed: int, rate: float
+) -> tuple[keras.Model, tf.data.Dataset, tf.data.Dataset | None]:
+    """Returns the untrained model, its data and that to choose on."""
+    keras.utils.set_random_seed(seed)
+    fitted, held = how.parts
+    data = _shared(batches(fitted, seed=seed))
+    validation = _shared(batches(held)) if held else None
+    batches_in_all = how.epochs * int(data.cardinality())  # a step is at its last one
+    warmup = how.warmup * how.accumulate
+    with _policy(how.precision):
+        model = build(schedules.schedule(how.decay, rate, batches_in_all, warmup), seed)
+    model.jit_compile = how.jit_compile
+    if how.steps_per_execution:
+        model.steps_per_execution = how.steps_per_execution
+    if how.accumulate > 1:
+        optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+        if optimizer.built:
+            raise ValueError(
+                f"`accumulate` must be 1 with the model {model.name}, which steps by"
+                f" itself. Received: {how.accumulate}"
+            )
+        optimizer.gradient_accumulation_steps = how.accumulate
+    return model, data, validation
+
+
+@contextlib.contextmanager
+def _policy(precision: str) -> Iterator[None]:
+    """Makes the layers of a model with a dtype policy."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def _fit(
+    build: Build, batches: Batches, how: Settings, run: Run, watch: Watch | None
+) -> Trained:
+    memory.forget_peak()
+    model, data, validation = _begun(build, batches, how, run.seed, run.rate)
+    curves = Curves(run.record, watch)
+    keepers = _keepers(how, curves)
+    keeper = resuming.Keeper(
+        run.folder if distribution.is_chief(how.strategy) else None,
+        [(one, STATE[type(one)]) for one in keepers],
+        lambda: run.record({}, 0, now=True),
+        {"run_id": run.id},
+    )
+    begin = keeper.put_back(run.found, model, data) if run.found else 0
+    with keeper.listening():
+        history = model.fit(
+            data,
+            validation_data=validation,
+            initial_epoch=begin,
+            epochs=how.stop_after,
+            callbacks=[StopIfDiverged(), *keepers, keeper],
+            shuffle=False,  # the data shuffles itself, by seed
+            verbose="auto" if sys.stdout.isatty() else 2,  # a line per epoch in a log
+        ).history
+    history = keeper.history or history  # the latter of a `fit` that is a model's own
+    seconds = keeper.seconds - curves.watching
+    best_epoch = None if how.average else how.stop_after
+    held_loss = None
+    if validation and how.average:
+        held_loss = model.evaluate(validation, verbose=0, return_dict=True)["loss"]
+        run.record({"averaged_val_loss": held_loss}, how.stop_after)
+    elif validation:
+        held_loss = min(history["val_loss"])
+        best_epoch = 1 + history["val_loss"].index(held_loss)
+    cost = {"seconds": seconds, "peak_memory": keeper.peak_memory}
+    run.record({"parameters": model.count_params(), **cost}, how.stop_after)
+    trained = Trained(
+        run.seed,
+        run.rate,
+        how.parts[0],
+        run.id,
+        model,
+        history,
+        best_epoch,
+        held_loss,
+        **cost,
+    )
+    keeper.finish(trained.about())
+    return trained
+
+
+def _keepers(how: Settings, curves: Curves) -> list[keras.callbacks.Callback]:
+    """Returns the callbacks that have a state."""
+    if how.average:
+        return [curves, MeanOfEpochs(how.stop_after - how.average + 1)]
+    if how.parts[1]:
+        # Never stops early: the schedule runs to its end, the best epoch is kept.
+        best = keras.callbacks.EarlyStopping(
+            "val_loss", patience=how.epochs, restore_best_weights=True
+        )
+        return [curves, best]
+    return [curves]
+
+
+def _finished(
     build: Build,
     batches: Batches,
     how: Settings,
     seed: int,
     rate: float,
-    run_id: str,
-    record: Record,
-    watch: Watch | None,
+    found: checkpoints.Checkpoint,
 ) -> Trained:
-    _forget_peak_memory()
-    keras.utils.set_random_seed(seed)
-    fitted, held = how.parts
-    data = _shared(batches(fitted, seed=seed))
-    validation = _shared(batches(held)) if held else None
-    steps = how.epochs * int(data.cardinality())
-    rates = schedules.schedule(how.decay, rate, steps, how.warmup)
-    model = build(rates, seed)
-    model.jit_compile = how.jit_compile
-    curves = Curves(record, watch)
-    callbacks: list[keras.callbacks.Callback] = [StopIfDiverged(), curves]
-    if how.average:
-        callbacks.append(MeanOfEpochs(how.stop_after - how.average + 1))
-    elif held:
-        # Never stops early: the schedule runs to its end, the best epoch is kept.
-        callbacks.append(
-            keras.callbacks.EarlyStopping(
-                "val_loss", patience=how.epochs, restore_best_weights=True
-            )
-        )
-    began = time.perf_counter()
-    history = model.fit(
-        data,
-        validation_data=validation,
-        epochs=how.stop_after,
-        callbacks=callbacks,
-        shuffle=False,  # the data shuffles itself, by seed
-        verbose="auto" if sys.stdout.isatty() else 2,  # a line per epoch in a log file
-    ).history
-    seconds = time.perf_counter() - began - curves.watching
-    best_epoch = None if how.average else how.stop_after
-    held_loss = None
-    if held and how.average:
-        held_loss = model.evaluate(validation, verbose=0, return_dict=True)["loss"]
-        record({"averaged_val_loss": held_loss}, how.stop_after)
-    elif held:
-        held_loss = min(history["val_loss"])
-        best_epoch = 1 + history["val_loss"].index(held_loss)
-    cost = {"seconds": seconds, "peak_memory": _peak_memory()}
-    record({"parameters": model.count_params(), **cost}, how.stop_after)
-    return Trained(
-        seed, rate, fitted, run_id, model, history, best_epoch, held_loss, **cost
-    )
+    """Returns what a fit came to that was done before this process was started."""
+    model, data, _ = _begun(build, batches, how, seed, rate)
+    resuming.put_back(found, model, data)
+    about = found.about
+    print(f"seed {seed}, learning rate {rate:g}: trained before, run {about['run_id']}")
+    return Trained(seed=seed, model=model, history=about["history"], **about["finished"])
 
 
 def _shared(data: tf.data.Dataset) -> tf.data.Dataset:
@@ -238,84 +337,7 @@ def _shared(data: tf.data.Dataset) -> tf.data.Dataset:
     return data.with_options(options)
 
 
-def _forget_peak_memory() -> None:
-    """Lets the peak be that of what follows, where the system can; of Linux alone."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory() -> float:
-    """Returns the most memory that this process had, in MiB; without that of a GPU."""
-    with contextlib.suppress(OSError):
-        status = Path("/proc/self/status").read_text()
-        if found := re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE):
-            return int(found[1]) / 1024
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, else KiB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
 def _held_loss(trained: Trained) -> float:
     if trained.held_loss is None:
         raise ValueError("several rates need a part to choose on")
     return trained.held_loss
-
-
-class StopIfDiverged(keras.callbacks.Callback):
-    """Ends training with an error as soon as a loss is NaN or infinite."""
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._check((logs or {}).get("loss"), f"step {batch + 1} of the epoch")
-
-    def on_epoch_end(self, epoch, logs=None):
-        for name, loss in (logs or {}).items():
-            self._check(loss, f"epoch {epoch + 1} ({name})")
-
-    def _check(self, loss, where):
-        if loss is not None and not math.isfinite(loss):
-            raise Diverged(
-                f"the loss is {loss} at {where}: lower `learning_rate`, or look for"
-                " extreme values in the data"
-            )
-
-
-class Curves(keras.callbacks.Callback):
-    """Hands the losses of every epoch to `record`, and what `watch` sees of the model."""
-
-    def __init__(self, record: Record, watch: Watch | None):
-        super().__init__()
-        self._record, self._watch = record, watch
-        self.watching = 0.0  # seconds
-
-    def on_epoch_end(self, epoch, logs=None):
-        losses = {name: float(value) for name, value in (logs or {}).items()}
-        began = time.perf_counter()
-        seen, table = self._watch(self.model) if self._watch else ({}, None)
-        self.watching += time.perf_counter() - began
-        self._record(losses | seen, epoch + 1, table)
-
-
-class MeanOfEpochs(keras.callbacks.Callback):
-    """Leaves the mean of the weights at the ends of the epochs from `first` on.
-
-    Moving statistics of batch norm are averaged as weights are; they are not counted
-    anew for the net that the mean is.
-
-    Reference:
-        - Vaswani et al. 2017, Attention Is All You Need, section 6.1, arXiv:1706.03762
-    """
-
-    def __init__(self, first: int):
-        super().__init__()
-        self._first, self._epochs = first, 0
-        self._sums: list[np.ndarray] = []
-
-    def on_epoch_end(self, epoch, logs=None):
-        if epoch + 1 < self._first:
-            return
-        weights = [weight.astype(np.float64) for weight in self.model.get_weights()]
-        sums = self._sums or [np.zeros_like(weight) for weight in weights]
-        self._sums = [total + one for total, one in zip(sums, weights, strict=True)]
-        self._epochs += 1
-
-    def on_train_end(self, logs=None):
-        self.model.set_weights([total / self._epochs for total in self._sums])

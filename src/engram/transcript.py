@@ -1,6 +1,7 @@
 """What a stage says on the way, kept for the record of its run."""
 
 import contextlib
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -30,9 +31,15 @@ def kept(text: TextIO) -> Iterator[None]:
     ):
         try:
             yield
-        except BaseException:
-            text.write(traceback.format_exc())
+        except BaseException as error:
+            if not was_asked(error):
+                text.write(traceback.format_exc())
             raise
+
+
+def was_asked(error: BaseException) -> bool:
+    """Returns whether an error is the end of a process that was asked to end."""
+    return isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM
 
 
 def read(text: TextIO) -> str:

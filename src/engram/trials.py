@@ -85,7 +85,9 @@ def _trained(study: optuna.Study, trial: optuna.Trial) -> float:
 
 
 @contextlib.contextmanager
-def _recorder(study, trial, name, block, spec, seed, rate) -> Iterator[tuple[str, Any]]:
+def _recorder(
+    study, trial, name, block, spec, seed, rate, was
+) -> Iterator[tuple[str, Any]]:
     """Opens a trial's run below the sweep's, and stops a trial that is hopeless."""
     several = isinstance(block["train"]["learning_rate"], list)
     tags = {"mlflow.parentRunId": study.user_attrs["run_id"], "trial": trial.number}
@@ -100,8 +102,8 @@ def _recorder(study, trial, name, block, spec, seed, rate) -> Iterator[tuple[str
     with opened as (run_id, record):
         trial.set_user_attr("run_id", run_id)
 
-        def watched(metrics, step, table=None):
-            record(metrics, step, table)
+        def watched(metrics, step, table=None, now=False):
+            record(metrics, step, table, now)
             if "val_loss" in metrics and not several:
                 trial.report(metrics["val_loss"], step)
                 if trial.should_prune():

@@ -17,6 +17,8 @@ class Density(keras.Model):
     """A model around one `RBM`, whose `fit` is contrastive divergence."""
 
     how: dict[str, Any] = {}  # of `ContrastiveDivergence`
+    trainer: Any = None  # a `ContrastiveDivergence`, while it trains
+    _taken: dict[str, np.ndarray] | None = None  # state to begin with
 
     @property
     def rbm(self) -> RBM:
@@ -36,7 +38,7 @@ class Density(keras.Model):
 
         The loss is minus the log-likelihood of a row where log Z is cheap to enumerate,
         else minus its pseudo-likelihood. The learning rate is that of the schedule at the
-        first step of each epoch.
+        first step of each epoch. It goes on from a state that was taken.
         """
         from engram.layers.rbm.contrastive_divergence import ContrastiveDivergence
 
@@ -45,7 +47,7 @@ class Density(keras.Model):
         updates, batch_size = int(x.cardinality()), len(next(iter(x)))
         schedule = self.optimizer._learning_rate
         self.rbm.adapt(rows, self.how["centred"])
-        trainer = ContrastiveDivergence(
+        self.trainer = ContrastiveDivergence(
             self.rbm,
             batch_size=batch_size,
             learning_rate=lambda epoch: float(schedule(epoch * updates)),
@@ -53,6 +55,8 @@ class Density(keras.Model):
             jit_compile=bool(self.jit_compile),
             **self.how,
         )
+        if self._taken:
+            self.trainer.take(self._taken)
         calls = keras.callbacks.CallbackList(
             callbacks, add_history=True, model=self, epochs=epochs, verbose=0
         )
@@ -65,10 +69,18 @@ class Density(keras.Model):
             return seen
 
         calls.on_train_begin()
-        calls.on_epoch_begin(0)
-        trainer.fit(rows, epochs, tell)
+        calls.on_epoch_begin(self.trainer.epoch)
+        self.trainer.fit(rows, epochs, tell)
         calls.on_train_end()
         return self.history
+
+    def training_state(self) -> dict[str, np.ndarray]:
+        """Returns what `fit` needs to go on, besides the weights."""
+        return self.trainer.state()
+
+    def take_state(self, state: dict[str, np.ndarray]) -> None:
+        """Lets the next `fit` go on where `training_state` was called."""
+        self._taken = state
 
     def log_likelihood(self, rows, train) -> dict[str, np.ndarray]:
         """Returns `forward` and `backward` log p of each row `(B,)`, equal if exact.

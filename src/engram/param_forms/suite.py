@@ -17,7 +17,24 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-class Training(Block):
+class Means(Block):
+    """By what means an experiment trains: devices, and how they compute.
+
+    Without `precision` numbers are float32, without `accumulate` each batch makes a step,
+    and without `steps_per_execution` the model says how many steps are one call.
+    """
+
+    batch_size: Positive
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker"]
+    jit_compile: bool
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    accumulate: Positive = 1  # batches, whose gradients make one step
+    steps_per_execution: Positive | None = None
+    require: Literal["gpu"] | None = None
+
+
+class Training(Means):
     """How an experiment trains; a list of rates is tried in turn on validation.
 
     Without `decay` the rate falls as a cosine, without `warmup` it begins at its highest,
@@ -25,11 +42,7 @@ class Training(Block):
     """
 
     epochs: Positive
-    batch_size: Positive
     learning_rate: Annotated[list[Rate], Field(min_length=1), BeforeValidator(_listed)]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    strategy: Literal["auto", "one_device", "mirrored", "multi_worker"]
-    jit_compile: bool
     decay: Literal["cosine", "inverse_sqrt"] = "cosine"
     warmup: Positive | None = None  # steps
     average: Annotated[int, Field(ge=2)] | None = None  # epochs, the last ones
@@ -46,13 +59,8 @@ class Training(Block):
         return self
 
 
-class Refit(Block):
+class Refit(Means):
     """How an experiment trains again on more rows, with settings chosen before."""
-
-    batch_size: Positive
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
-    strategy: Literal["auto", "one_device", "mirrored", "multi_worker"]
-    jit_compile: bool
 
 
 class Stack(Block):

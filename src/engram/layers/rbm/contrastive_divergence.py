@@ -183,6 +183,20 @@ class ContrastiveDivergence:
         The layer alone is saved with Keras, as any layer: this file has its weights too,
         and besides them velocities, chains and where the random numbers stand.
         """
+        with open(path, "wb") as file:
+            np.savez(file, **self.state())  # type: ignore[arg-type]
+
+    def load(self, path) -> None:
+        """Takes up training where `save` left it.
+
+        Raises:
+            ValueError: if the file was written under other settings.
+        """
+        with np.load(path, allow_pickle=False) as file:
+            self.take({name: file[name] for name in file.files}, path)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns what `save` writes."""
         weights = updates.present(self.rbm.density())
         arrays = {"weights": weights, "velocity": self._velocity or self._still()}
         named: dict[str, Any] = {
@@ -193,32 +207,34 @@ class ContrastiveDivergence:
         if self._living is not None:
             named["chains"] = self._living.numpy()
         about = {**self._settings(), "epoch": self.epoch, "updates": self.updates}
-        with open(path, "wb") as file:
-            np.savez(file, about=np.frombuffer(json.dumps(about).encode(), "u1"), **named)
+        return {"about": np.frombuffer(json.dumps(about).encode(), "u1"), **named}
 
-    def load(self, path) -> None:
-        """Takes up training where `save` left it.
+    def take(self, state: dict[str, np.ndarray], where="the state") -> None:
+        """Takes up training where `state` left it.
+
+        Args:
+            state: of another one with the same settings.
+            where: it comes from, for the error.
 
         Raises:
-            ValueError: if the file was written under other settings.
+            ValueError: if the settings were others.
         """
-        with np.load(path, allow_pickle=False) as file:
-            about = json.loads(file["about"].tobytes())
-            if not self.rbm.built:
-                self.rbm.build((None, about["visible_units"]))
-            for name, value in self._settings().items():
-                if about[name] != value:
-                    raise ValueError(
-                        f"{path}: `{name}` was {about[name]!r}. Received: {value!r}"
-                    )
-            weights, velocity = (
-                [file[f"{name}_{n}"] for n in range(count)]
-                for name, count in (
-                    ("weights", len(updates.present(self.rbm.density()))),
-                    ("velocity", len(self._still())),
+        about = json.loads(state["about"].tobytes())
+        if not self.rbm.built:
+            self.rbm.build((None, about["visible_units"]))
+        for name, value in self._settings().items():
+            if about[name] != value:
+                raise ValueError(
+                    f"{where}: `{name}` was {about[name]!r}. Received: {value!r}"
                 )
+        weights, velocity = (
+            [state[f"{name}_{n}"] for n in range(count)]
+            for name, count in (
+                ("weights", len(updates.present(self.rbm.density()))),
+                ("velocity", len(self._still())),
             )
-            self._living = tf.constant(file["chains"]) if "chains" in file else None
+        )
+        self._living = tf.constant(state["chains"]) if "chains" in state else None
         self.rbm.set_density(energy.Weights(*weights))
         self._velocity = [tf.constant(one) for one in velocity]
         self.epoch, self.updates = about["epoch"], about["updates"]
