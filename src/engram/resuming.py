@@ -15,7 +15,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from engram import checkpoints, memory
 from engram.checkpoints import Checkpoint
@@ -78,7 +77,7 @@ class Keeper(keras.callbacks.Callback):
         """MiB, those before it was stopped among them."""
         return max(self._peak, memory.peak())
 
-    def put_back(self, found: Checkpoint, model, data: tf.data.Dataset) -> int:
+    def put_back(self, found: Checkpoint, model, data) -> int:
         """Puts a model and its data where a checkpoint was; returns the epoch."""
         self._found = found
         put_back(found, model, data)
