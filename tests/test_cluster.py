@@ -343,17 +343,18 @@ def _results(folder):
     return (out / "history.json").read_text(), models
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_worker_that_was_killed_ends_all_and_training_goes_on(
-    folder, undisturbed, victim
-):
+@pytest.mark.parametrize("victim", [0, 1, None])
+def test_workers_that_were_stopped_go_on_where_they_were(folder, undisturbed, victim):
     running, log = _launch(folder, "toy-long"), folder / ".dvc/tmp/workers/toy-long/0.log"
     while not log.is_file() or log.read_text().count("Epoch 3/") < 2:  # the second seed
         assert running.poll() is None, running.stdout.read()
         time.sleep(0.05)
-    os.kill(_children(running)[victim], signal.SIGKILL)
-    said = _end_with(running, 1)
-    assert f"worker {victim} ended with -9; " in said
+    if victim is None:
+        running.terminate()
+        assert "asked to end; it goes on in epoch " in _end_with(running, 143)
+    else:
+        os.kill(_children(running)[victim], signal.SIGKILL)
+        assert f"worker {victim} ended with -9; " in _end_with(running, 1)
 
     said = _end_with(_launch(folder, "toy-long"), 0)
     assert "seed 1, learning rate 0.001: trained before" in said

@@ -29,7 +29,7 @@ Stateful = tuple[keras.callbacks.Callback, tuple[str, ...]]
 
 
 class Preempted(SystemExit):
-    """The process was asked to end, and has written a checkpoint; exit code 143."""
+    """The process was asked to end, and can go on at a checkpoint; exit code 143."""
 
     def __init__(self):
         super().__init__(128 + signal.SIGTERM)
@@ -40,7 +40,8 @@ class Keeper(keras.callbacks.Callback):
 
     At the end of an epoch, unless that would cost more than `SHARE` of the time, and
     every `SECONDS` within one, after a whole step. When the process is asked to end by
-    SIGTERM, at the end of the step, and then it ends.
+    SIGTERM, at the end of the step, and then it ends. Of several replicas within an epoch
+    none is written.
 
     Args:
         folder: of the checkpoints; None where none are written, as by workers but one.
@@ -65,6 +66,7 @@ class Keeper(keras.callbacks.Callback):
         self._epoch = self._step = self._skipped = 0
         self._gone = self._cost = self._written = self._peak = 0.0
         self._every = float(os.environ.get("ENGRAM_CHECKPOINT_SECONDS", SECONDS))
+        self._saved = 0, 0
         self._asked = False
 
     @property
@@ -83,7 +85,8 @@ class Keeper(keras.callbacks.Callback):
         put_back(found, model, data)
         self.history = found.about["history"]
         self._gone, self._peak = found.about["seconds"], found.about["peak_memory"]
-        self._epoch, self._skipped = found.about["epoch"], found.about["step"]
+        self._saved = found.about["epoch"], found.about["step"]
+        self._epoch, self._skipped = self._saved
         if not hasattr(model, "take_state"):  # it reads data once, and orders it itself
             placed = model.distribute_strategy.experimental_distribute_dataset(data)
             for _ in range(ITERATORS * self._epoch):
@@ -124,8 +127,12 @@ class Keeper(keras.callbacks.Callback):
         if self._skipped:
             return
         self._step = batch + 1
-        if self._asked or self._due(self._every):
+        # Of several replicas each has its own metrics: to read them all must take part.
+        alone = self.model.distribute_strategy.num_replicas_in_sync == 1
+        if alone and (self._asked or self._due(self._every)):
             self._save(self._epoch, self._step)
+        elif self._asked:
+            self._leave()
 
     def on_epoch_end(self, epoch, logs=None):
         if self._skipped:  # it was stopped after the last step
@@ -171,9 +178,14 @@ class Keeper(keras.callbacks.Callback):
         self._last = time.monotonic()
         self._cost = self._last - began
         self._written += self._cost
+        self._saved = epoch, step
         if self._asked:
-            print(f"asked to end: epoch {epoch + 1}, step {step} is where it goes on")
-            raise Preempted
+            self._leave()
+
+    def _leave(self) -> None:
+        epoch, step = self._saved
+        print(f"asked to end; it goes on in epoch {epoch + 1}, after step {step}")
+        raise Preempted
 
 
 def put_back(found: Checkpoint, model: keras.Model, data) -> None:
