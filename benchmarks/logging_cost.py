@@ -63,7 +63,7 @@ def measured(name: str, values: dict) -> dict:
         return found
 
     @contextlib.contextmanager
-    def recorder(seed, rate, was):
+    def recorder(seed, rate, kept):
         spec = json.loads(Path("prepared", block["dataset"], "spec.json").read_text())
         params = {**block, "seed": seed, "learning_rate": rate}
         run = tracking.run(name, block["dataset"], params, training.devices(), spec)

@@ -15,7 +15,14 @@ set -euo pipefail
 experiment=${1:?which experiment of params.yaml}
 cd "$SLURM_SUBMIT_DIR"
 source .venv/bin/activate
-# A job that was preempted comes again, and training goes on at its last checkpoint.
-srun --kill-on-bad-exit=1 --output=engram-%j-%t.log python pipeline/train.py "$experiment"
+export DVC_STAGE="train@$experiment"
+# A job that was preempted, or whose time is up, comes again: training goes on at its last
+# checkpoint.
+code=0
+srun --kill-on-bad-exit=1 --output=engram-%j-%t.log python pipeline/train.py "$experiment" || code=$?
+if [ $code -eq 143 ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+[ $code -eq 0 ] || exit $code
 dvc commit --force "train@$experiment"
 dvc repro "evaluate@$experiment"

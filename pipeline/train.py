@@ -26,14 +26,14 @@ def main(name: str) -> None:
     if hasattr(task, "watch"):
         watch = functools.partial(task.watch, prepared=prepared)
 
-    def recorder(seed, rate, was):
+    def recorder(seed, rate, kept):
         return tracking.run(
             name=f"{name} seed {seed} rate {rate:g}",
             group=experiment["dataset"],
             params={**experiment, "seed": seed, "learning_rate": rate},
             tags={"experiment": name, "model": experiment["model"], **training.devices()},
             spec=spec,
-            was=was,
+            kept=kept,
         )
 
     how = training.settings(experiment["start"], block)

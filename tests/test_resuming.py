@@ -43,12 +43,18 @@ def rows():
     return spec, draw.integers(0, 2, (40, 5)).astype(np.float32)
 
 
+def pixels():
+    made = np.random.default_rng(0).random((40, 6), np.float32)
+    return {"task": "reconstruction", "visible": 6}, (made, made)
+
+
 KINDS = {  # model -> its data
     "cnn": images,
     "transformer": sentences,
     "seq2seq": sentences,
     "mlp_gan": points,
     "rbm": rows,
+    "pca": pixels,
 }
 
 
@@ -63,8 +69,11 @@ class Store:
         self.runs = {}
 
     @contextlib.contextmanager
-    def __call__(self, seed, rate, was=None):
-        run = was or f"run {len(self.runs)}"
+    def __call__(self, seed, rate, kept=None):
+        run = kept.read_text() if kept and kept.is_file() else f"run {len(self.runs)}"
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(run)
         points = self.runs.setdefault(run, [])
         yield run, lambda metrics, step, *more, **how: points.append((step, metrics))
 
@@ -147,7 +156,14 @@ def test_within_an_epoch_it_goes_on_to_the_last_bit(word, after, tmp_path, monke
 
 @pytest.mark.parametrize(
     ("word", "epoch"),
-    [("cnn", 1), ("cnn", EPOCHS), ("transformer", 3), ("mlp_gan", 2), ("rbm", 2)],
+    [
+        ("cnn", 1),
+        ("cnn", EPOCHS),
+        ("transformer", 3),
+        ("mlp_gan", 2),
+        ("rbm", 2),
+        ("pca", 1),
+    ],
 )
 def test_between_epochs_it_goes_on_to_the_last_bit(word, epoch, tmp_path, monkeypatch):
     (alone,) = train(word, None, Store())
@@ -164,6 +180,9 @@ def test_between_epochs_it_goes_on_to_the_last_bit(word, epoch, tmp_path, monkey
         train(word, tmp_path, store)
     (again,) = train(word, tmp_path, store)
     same(alone, again)
+    (finished,) = train(word, tmp_path, store)
+    same(alone, finished)
+    assert finished.about() == again.about() and len(store.runs) == 1
 
 
 def test_the_mean_of_epochs_and_a_second_seed_go_on(tmp_path, monkeypatch):
@@ -177,6 +196,26 @@ def test_the_mean_of_epochs_and_a_second_seed_go_on(tmp_path, monkeypatch):
     for one, other in zip(alone, again, strict=True):
         same(one, other)
     assert list(store.runs) == ["run 0", "run 1"]
+
+
+def test_steps_in_one_call_go_on(tmp_path, monkeypatch):
+    about = {"steps_per_execution": 3}  # of 4 steps in an epoch
+    (alone,) = train("cnn", None, Store(), **about)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stopped(patch, after=3)  # calls
+        train("cnn", tmp_path, Store(), **about)
+    (again,) = train("cnn", tmp_path, Store(), **about)
+    same(alone, again)
+
+
+def test_added_up_gradients_of_half_precision_go_on(tmp_path, monkeypatch):
+    about = {"accumulate": 3, "precision": "mixed_float16"}
+    (alone,) = train("cnn", None, Store(), **about)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stopped(patch, after=5)
+        train("cnn", tmp_path, Store(), **about)
+    (again,) = train("cnn", tmp_path, Store(), **about)
+    same(alone, again)
 
 
 def test_several_rates_go_on(tmp_path, monkeypatch):

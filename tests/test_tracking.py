@@ -167,10 +167,11 @@ def _said(root, run_id):
 
 @pytest.mark.filterwarnings("ignore:For backward compatibility")  # MLflow asks pandas
 @pytest.mark.parametrize("end", [SystemExit(143), ValueError("full")])
-def test_a_run_that_was_stopped_goes_on_as_one(root, end):
-    table = {"source": ["a"], "told": ["x"]}
-    how = "ring", PARAMS, {}, SPEC
+def test_a_run_that_was_stopped_goes_on_as_one(root, end, tmp_path):
+    table, kept = {"source": ["a"], "told": ["x"]}, tmp_path / "fit" / "run"
+    how = "ring", PARAMS, {}, SPEC, kept
     with pytest.raises(type(end)), tracking.run("stopped", *how) as (was, record):
+        assert kept.read_text() == was
         record({"loss": 0.5}, 1, table)
         record({"loss": 0.4, "val_loss": 0.6}, 2, table)
         print("epoch 2")
@@ -179,7 +180,7 @@ def test_a_run_that_was_stopped_goes_on_as_one(root, end):
     assert _run(was).info.status == ("KILLED" if asked else "FAILED")
     assert ("Traceback" in _said(root, was)) != asked
     before = _run(was)
-    with tracking.run("stopped", *how, was=was) as (run_id, record):
+    with tracking.run("stopped", *how) as (run_id, record):
         assert _run(was).info.status == "RUNNING"
         record({"loss": 0.4, "val_loss": 0.6}, 2, {"source": ["a"], "told": ["y"]})
         record({"loss": 0.3, "val_loss": 0.5}, 3, table)
@@ -197,10 +198,34 @@ def test_a_run_that_was_stopped_goes_on_as_one(root, end):
     assert said.index("epoch 2") < said.index("epoch 3")
 
 
-def test_a_run_that_the_store_lost_begins_anew(root):
-    with tracking.run("lost", "ring", PARAMS, {}, SPEC, was="0" * 32) as (run_id, record):
+def test_a_run_that_was_killed_twice_keeps_all_that_it_said(root, tmp_path):
+    code = (
+        "import os; from pathlib import Path; from engram import tracking\n"
+        "spec = {'dataset': 'ring', 'fingerprint': 'f'}\n"
+        "with tracking.run('dies', 'ring', {}, {}, spec, Path(%r)) as (run_id, record):\n"
+        "    print(%r, flush=True); os.kill(os.getpid(), 9)\n"
+    )
+    kept = tmp_path / "run"
+    env = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
+    for word in ("first", "second"):
+        command = [sys.executable, "-c", code % (str(kept), word)]
+        done = subprocess.run(command, cwd=root, env=env)
+        assert done.returncode == -9
+    with tracking.run("dies", "ring", {}, {}, SPEC, kept) as (run_id, _):
+        print("third")
+    said = _said(root, run_id)
+    places = [said.find(word) for word in ("first", "second", "third")]
+    assert -1 not in places and places == sorted(places), said
+    assert said.count("Its process was killed.") == 2
+    assert _run(run_id).info.status == "FINISHED"
+
+
+def test_a_run_that_the_store_lost_begins_anew(root, tmp_path):
+    kept = tmp_path / "run"
+    kept.write_text("0" * 32)
+    with tracking.run("lost", "ring", PARAMS, {}, SPEC, kept) as (run_id, record):
         record({"loss": 0.5}, 1)
-    assert run_id != "0" * 32 and _run(run_id).info.status == "FINISHED"
+    assert kept.read_text() == run_id and _run(run_id).info.status == "FINISHED"
 
 
 def test_system_metrics_are_recorded_while_a_run_is_open(root, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 import toy
 
-from engram import callbacks, distribution, memory, models, training
+from engram import callbacks, distribution, memory, models, stops, training
 from engram.tasks import forecasting
 
 STLM = {
@@ -52,7 +52,7 @@ class Recorder:
         self.runs = []
 
     @contextlib.contextmanager
-    def __call__(self, seed, rate, was=None):
+    def __call__(self, seed, rate, kept=None):
         run = types.SimpleNamespace(seed=seed, rate=rate, points=[])
         self.runs.append(run)
         yield f"run {len(self.runs)}", lambda *point, **how: run.points.append(point)
@@ -384,14 +384,15 @@ def test_what_trains_in_steps_of_its_own_cannot_add_batches_up():
         return models.build("mlp_gan", spec, learning_rate, **form)
 
     points = tf.data.Dataset.from_tensor_slices((np.zeros((8, 2), "f4"), np.arange(8)))
-    with pytest.raises(ValueError, match="`accumulate` must be 1 with the model mlp_gan"):
-        training.train(
-            build,
-            lambda part, seed=None: points.batch(4, drop_remainder=True),
-            _settings(accumulate=2),
-            [1],
-            Recorder(),
-        )
+    for about in ({"accumulate": 2}, {"precision": "mixed_float16"}):
+        with pytest.raises(stops.NotPossible, match="mlp_gan, which trains in a way"):
+            training.train(
+                build,
+                lambda part, seed=None: points.batch(4, drop_remainder=True),
+                _settings(**about),
+                [1],
+                Recorder(),
+            )
 
 
 def test_a_gpu_that_is_required_and_not_there_is_one_line():
@@ -425,8 +426,12 @@ def test_two_replicas_follow_the_loss_curve_of_one_device(either_way):
 
 
 def test_where_replicas_meet_xla_is_left_off(two_devices, short_windows):
-    how = _settings(strategy="mirrored", jit_compile=True, epochs=1, stop_after=1)
+    about = {"strategy": "mirrored", "epochs": 1, "stop_after": 1}
+    how = _settings(**about, jit_compile=True, steps_per_execution=4)
     (one,) = _train(short_windows, how, word="stlm", batch_size=10)
+    assert one.model.steps_per_execution == 1
+    with pytest.raises(stops.NotPossible, match="need `accumulate` 1. Received: 2"):
+        _train(short_windows, _settings(**about, accumulate=2), word="stlm")
     assert one.model.jit_compile is False and np.isfinite(one.history["loss"]).all()
 
 

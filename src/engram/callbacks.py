@@ -7,12 +7,14 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from engram.stops import Stopped
+
 Seen = tuple[dict[str, float], dict[str, list[str]]]  # metrics, columns of a table
 Watch = Callable[[keras.Model], Seen]  # what to see of a model between epochs
 Record = Callable[..., None]  # metrics, step, columns of a table or nothing
 
 
-class Diverged(RuntimeError):
+class Diverged(Stopped):
     """The loss is not a number any more."""
 
 

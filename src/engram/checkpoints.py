@@ -18,22 +18,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from engram.stops import Stopped
+
 KEPT = 2  # generations
 Arrays = dict[str, np.ndarray]
 
 
 class Checkpoint(NamedTuple):
-    """Arrays by name, and what JSON can hold."""
+    """Arrays by name, what JSON can hold, and the name of the file."""
 
     arrays: Arrays
     about: dict[str, Any]
+    name: str
 
 
-class Busy(RuntimeError):
+class Busy(Stopped):
     """Another process writes to the same folder."""
 
 
-class NotWritten(RuntimeError):
+class NotWritten(Stopped):
     """A checkpoint could not be written; those before are as they were."""
 
 
@@ -44,13 +47,18 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         Busy: if another one is inside.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise Busy(f"process {file.read() or 'unknown'} is at it already") from None
+    with contextlib.ExitStack() as stack:
+        while True:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context((folder / "lock").open("a+"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                pid = file.read() or "unknown"
+                raise Busy(f"process {pid} is at it already") from None
+            if os.fstat(file.fileno()).st_nlink:  # or it was removed just now
+                break
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -66,18 +74,20 @@ def write(folder: Path, arrays: Arrays, about: dict[str, Any]) -> None:
     text = np.frombuffer(json.dumps(about).encode(), np.uint8)
     content = io.BytesIO()
     np.savez(content, about=text, **arrays)  # type: ignore[arg-type]
-    folder.mkdir(parents=True, exist_ok=True)
-    before = _files(folder)
-    number = 1 + int(before[-1].name.split("-")[0]) if before else 1
     digest = hashlib.sha256(content.getbuffer()).hexdigest()
     unfinished = folder / "unfinished"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        before = _files(folder)
+        number = 1 + int(before[-1].name.split("-")[0]) if before else 1
         with unfinished.open("wb") as file:
             file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(folder / f"{number:06}-{digest}.npz")
         _settle(folder)
+        for old in _files(folder)[:-KEPT]:
+            old.unlink()
     except OSError as error:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
@@ -85,14 +95,15 @@ def write(folder: Path, arrays: Arrays, about: dict[str, Any]) -> None:
             f"no checkpoint of {content.tell():,} bytes could be written to {folder}:"
             f" {error.strerror}"
         ) from error
-    for old in _files(folder)[:-KEPT]:
-        old.unlink()
 
 
 def read(folder: Path) -> Checkpoint | None:
     """Returns the newest checkpoint that is as it was written; None without one."""
     for file in reversed(_files(folder)):
-        content = file.read_bytes()
+        try:
+            content = file.read_bytes()
+        except FileNotFoundError:  # another worker has refused it
+            continue
         if hashlib.sha256(content).hexdigest() != file.stem.split("-")[1]:
             print(
                 f"{file} is not what was written: it is refused, if there is one before"
@@ -103,7 +114,7 @@ def read(folder: Path) -> Checkpoint | None:
             continue
         with np.load(io.BytesIO(content), allow_pickle=False) as found:
             arrays = {name: found[name] for name in found.files}
-        return Checkpoint(arrays, json.loads(arrays.pop("about").tobytes()))
+        return Checkpoint(arrays, json.loads(arrays.pop("about").tobytes()), file.name)
     return None
 
 

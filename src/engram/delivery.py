@@ -130,9 +130,20 @@ def told(run_id: str) -> set[tuple[str, int]]:
         for name in names
         for point in patiently(functools.partial(client.get_metric_history, run_id, name))
     }
-    lines = _outbox(run_id).lines() if is_server() else []
-    points = [point for line in lines for point in line.get("points", [])]
+    points = [
+        point for line in _waiting_lines(run_id) for point in line.get("points", [])
+    ]
     return found | {(name, step) for name, _, _, step in points}
+
+
+def waiting(run_id: str, path: str) -> outbox.Line | None:
+    """Returns the newest text or table of a run that waits to be sent to a path."""
+    lines = [one for one in _waiting_lines(run_id) if one["kind"] in ("text", "table")]
+    return next((one for one in reversed(lines) if one["path"] == path), None)
+
+
+def _waiting_lines(run_id: str) -> list[outbox.Line]:
+    return _outbox(run_id).lines() if is_server() else []
 
 
 def send_later() -> dict[str, int]:

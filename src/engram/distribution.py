@@ -3,11 +3,13 @@
 import contextlib
 import functools
 import os
+import zlib
 from collections.abc import Iterator
 
 import tensorflow as tf
 
 from engram import cluster, keras_repairs
+from engram.stops import NotPossible
 
 WORDS = ("auto", "one_device", "mirrored", "multi_worker")
 SILENCE = 600  # seconds after which a worker that does not answer ends the others
@@ -47,6 +49,30 @@ def strategy(word: str) -> tf.distribute.Strategy:
         devices = devices or tf.config.list_logical_devices("CPU")
         return _mirrored(tuple(device.name for device in devices))
     return tf.distribute.get_strategy()
+
+
+def agree(word: str, found: str) -> None:
+    """Returns if all workers have found the same, such as the name of a file.
+
+    Raises:
+        NotPossible: if they have not.
+    """
+    among = cluster.workers() if word in cluster.STRATEGIES else None
+    if among is None:
+        return
+    number = zlib.crc32(found.encode())
+
+    def gathered():
+        replica = tf.distribute.get_replica_context()
+        return replica.all_gather(tf.constant([number], tf.int64), axis=0)
+
+    met = strategy(word)
+    (first, *_) = met.experimental_local_results(met.run(tf.function(gathered)))
+    if len(set(first.numpy().tolist())) > 1:
+        raise NotPossible(
+            f"worker {among.index} found {found}, another one something else: the"
+            " checkpoints must be on a disk that all workers see; start again"
+        )
 
 
 def lacking(required: str | None) -> str | None:

@@ -8,6 +8,7 @@ the stage is in `dvc.lock`, or after a week in which the stage had other keys.
 """
 
 import contextlib
+import importlib.metadata
 import os
 import shutil
 import sys
@@ -16,11 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from engram import callbacks, checkpoints, locked, repository, stage_key
+from engram import checkpoints, locked, repository, stage_key
+from engram.stops import Stopped
 
 PLACE = Path(".dvc", "tmp", "checkpoints")  # in the repository's folder
 KEPT = 7 * 24 * 3600  # seconds that checkpoints of another key are kept
-EXPECTED = (checkpoints.Busy, checkpoints.NotWritten, callbacks.Diverged)
+PACKAGES = ("tensorflow", "keras", "numpy")  # others would round in another way
 DONE = "done"  # a file in the folder of a stage that has written all its outputs
 
 
@@ -34,15 +36,16 @@ def kept(stage: str, params: dict[str, Any], alone: bool = True) -> Iterator[Pat
         alone: whether to keep other processes out; not for all workers but one.
 
     Raises:
-        SystemExit: if another process does this stage with the same key, or one of
-            `EXPECTED` is raised inside.
+        SystemExit: if another process does this stage with the same key, or a training
+            is stopped inside.
     """
     folder = folder_of(stage, Path.cwd())
-    own = folder / stage_key.of(stage, params)
+    versions = [importlib.metadata.version(name) for name in PACKAGES]
+    own = folder / stage_key.of(stage, params, versions)
     try:
         with _alone(stage, params, own) if alone else contextlib.nullcontext():
             yield own
-    except EXPECTED as error:
+    except Stopped as error:
         sys.exit(f"{stage.replace('@', ' ')}: {error}")
     for one in others(folder, own) if alone else []:
         if time.time() - one.stat().st_mtime > KEPT:
@@ -54,9 +57,13 @@ def _alone(stage: str, params: dict[str, Any], own: Path) -> Iterator[None]:
     with checkpoints.alone(own):
         if (own / DONE).exists() and not _lost(stage, params):
             _empty(own)  # this is another training of the same
-        if others(own.parent, own):
+        left = [one for one in others(own.parent, own) if not (one / DONE).exists()]
+        if any(next(one.glob("*/*.npz"), None) for one in left):
             print(f"{stage}: its checkpoints of other params, code or data are not used")
-        yield
+        try:
+            yield
+        finally:
+            os.utime(own)
         (own / DONE).touch()
 
 

@@ -144,7 +144,11 @@ class Keeper(keras.callbacks.Callback):
 
     def finish(self, about: dict[str, Any]) -> None:
         """Writes what came of the fit, with the weights that it ended with."""
+        asked, self._asked = self._asked, False
         self._save(self._epoch, 0, finished=about)
+        if asked:
+            print("asked to end; this fit is done")
+            raise Preempted
 
     def _skip(self, batches: Iterator) -> dict[str, float]:
         """Stands for a training step of which the model has learned already."""
@@ -194,7 +198,10 @@ def put_back(found: Checkpoint, model: keras.Model, data) -> None:
     Raises:
         ValueError: if the checkpoint is not of such a model.
     """
-    model._symbolic_build(data_batch=data.element_spec)  # metrics, as the first step does
+    saved = [len(_listed(found.arrays, part)) for part in ("variable", "metric")]
+    there = [len(_variables(model)), len(_metrics(model)) if saved[1] else 0]
+    if saved != there:  # what Keras makes at the first step
+        model._symbolic_build(data_batch=data.element_spec)
     _assign(_variables(model), found, "variable")
     if hasattr(model, "take_state"):
         own = {n.removeprefix("own/"): a for n, a in found.arrays.items() if "own/" in n}

@@ -43,7 +43,7 @@ def run(
     params: dict[str, Any],
     tags: dict[str, Any],
     spec: dict[str, Any],
-    was: str | None = None,
+    kept: Path | None = None,
 ) -> Iterator[tuple[str, Callable[..., None]]]:
     """Opens a run and yields its id and `record(metrics, step, table=None, now=False)`.
 
@@ -60,27 +60,31 @@ def run(
         params: nested dict; keys are joined with dots.
         tags: tags of the run, beside commit, DVC stage and environment.
         spec: the dataset's `spec.json`; its fingerprint identifies the data.
-        was: id of the run that is continued, if the store knows it. Points that it has
-            are not recorded twice, its log goes on.
+        kept: file for the run's id. If it has one that the store knows, that run is
+            continued: points that it has are not recorded twice, its log goes on.
     """
     open_store(group)
     delivery.bury()
-    known = was is not None and _knows(was)
+    was = kept.read_text() if kept and kept.is_file() else ""
+    known = bool(was) and _knows(was)
+    before = _text(was, "log.txt") if known else ""
     how = {"run_id": was} if known else {"run_name": name, "tags": _tags(tags)}
     with delivery.opened(**how, log_system_metrics=True) as run_id:
-        before = _text(run_id, "log.txt") if known else ""
+        if kept:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(run_id)
         if not known:
             delivery.patiently(lambda: _describe(params, spec, _environment()))
             _attach_changes()
         record, rest = _recorder(run_id, known)
         # Line by line: what is there when the process is killed is all there is.
         with open_runs.log(run_id).open("w+", **LINES) as log:
+            log.write(before)
             try:
                 with transcript.kept(log):
                     yield run_id, record
             finally:
-                said = before + transcript.read(log)
-                line = {"kind": "text", "text": said, "path": "log.txt"}
+                line = {"kind": "text", "text": transcript.read(log), "path": "log.txt"}
                 delivery.put(run_id, line)
                 rest()
 
@@ -260,16 +264,23 @@ def _recorder(
 
 def _columns(run_id: str) -> dict[str, list[Any]]:
     """Returns the columns of a run's table so far."""
+    if line := delivery.waiting(run_id, "samples.json"):
+        return line["columns"]
     table = json.loads(_text(run_id, "samples.json") or '{"columns": [], "data": []}')
     columns = [list(column) for column in zip(*table["data"], strict=True)]
     return dict(zip(table["columns"], columns, strict=True))
 
 
 def _text(run_id: str, path: str) -> str:
-    """Returns a run's artifact; nothing if it has none, or the store does not answer."""
+    """Returns a run's artifact, also one that waits to be sent; nothing without one."""
+    if line := delivery.waiting(run_id, path):
+        return line["text"]
+    place = f"runs:/{run_id}/{path}"
     try:
-        return mlflow.artifacts.load_text(f"runs:/{run_id}/{path}")
-    except (mlflow.MlflowException, OSError):
+        return delivery.patiently(lambda: mlflow.artifacts.load_text(place))
+    except (mlflow.MlflowException, OSError) as error:
+        if delivery.down(error):
+            raise
         return ""
 
 

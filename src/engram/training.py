@@ -14,11 +14,12 @@ import tensorflow as tf
 
 from engram import checkpoints, distribution, memory, resuming, schedules
 from engram.callbacks import Curves, MeanOfEpochs, Record, StopIfDiverged, Watch
+from engram.stops import NotPossible
 
 Build = Callable[[Any, int], keras.Model]  # learning rate, seed -> compiled model
 Batches = Callable[..., tf.data.Dataset]  # part, seed=None -> data
-# seed, learning rate, id of the run that is continued or None -> id of the run, record
-Recorder = Callable[[int, float, str | None], AbstractContextManager[tuple[str, Record]]]
+# seed, learning rate, file for the id of the run or None -> id of the run, record
+Recorder = Callable[[int, float, Path | None], AbstractContextManager[tuple[str, Record]]]
 
 
 @dataclasses.dataclass
@@ -153,25 +154,31 @@ def train(
         checkpoints.NotWritten: if a checkpoint cannot be written.
     """
     if distribution.strategy(how.strategy).num_replicas_in_sync > 1:
-        # On CPUs XLA has no step in which replicas meet; with GPUs it is untried.
-        how = dataclasses.replace(how, jit_compile=False)
+        # On CPUs XLA has no step in which replicas meet; with GPUs it is untried. Nor
+        # has TensorFlow 2.21 a loop over such steps, or a condition around one.
+        how = dataclasses.replace(how, jit_compile=False, steps_per_execution=None)
+        if how.accumulate > 1:
+            raise NotPossible(
+                f"several replicas need `accumulate` 1. Received: {how.accumulate}"
+            )
     if not how.jit_compile:
         # XLA's steps repeat bit for bit on a CPU as they are, and Keras would turn XLA
         # off under this switch.
         tf.config.experimental.enable_op_determinism()
 
     def one(seed: int, rate: float) -> Trained:
-        place = folder / f"seed-{seed}-rate-{rate:g}" if folder else None
+        place = folder / f"seed-{seed}-rate-{rate!r}" if folder else None
         found = checkpoints.read(place) if place else None
+        distribution.agree(how.strategy, found.name if found else "none")
         with distribution.scope(how.strategy):
             if found and "finished" in found.about:
                 return _finished(build, batches, how, seed, rate, found)
-            with recorder(seed, rate, _run_of(place)) as (run_id, record):
-                if place and run_id:  # before there is a checkpoint
-                    place.mkdir(parents=True, exist_ok=True)
-                    (place / RUN).write_text(run_id)
+            kept = place / RUN if place else None
+            with recorder(seed, rate, kept) as (run_id, record):
                 run = Run(seed, rate, run_id, record, place, found)
-                return _fit(build, batches, how, run, watch)
+                trained, keeper = _fit(build, batches, how, run, watch)
+            keeper.finish(trained.about())  # its run has ended well by now
+            return trained
 
     first = [one(seeds[0], rate) for rate in how.rates]
     best = min(first, key=_held_loss) if len(first) > 1 else first[0]
@@ -179,7 +186,7 @@ def train(
 
 
 @contextlib.contextmanager
-def unrecorded(seed: int, rate: float, was: str | None) -> Iterator[tuple[str, Record]]:
+def unrecorded(seed: int, rate: float, kept: Path | None) -> Iterator[tuple[str, Record]]:
     """Stands for a recorder where another worker records."""
     yield "", lambda *point, **how: None
 
@@ -201,12 +208,6 @@ def devices() -> dict[str, str]:
     return {"devices": ", ".join(device.name for device in found)}
 
 
-def _run_of(place: Path | None) -> str | None:
-    """Returns the run of a fit that was stopped."""
-    file = place / RUN if place else None
-    return file.read_text() or None if file and file.is_file() else None
-
-
 def _begun(
     build: Build, batches: Batches, how: Settings, seed: int, rate: float
 ) -> tuple[keras.Model, tf.data.Dataset, tf.data.Dataset | None]:
@@ -222,13 +223,18 @@ def _begun(
     model.jit_compile = how.jit_compile
     if how.steps_per_execution:
         model.steps_per_execution = how.steps_per_execution
+    own = any(
+        getattr(type(model), name) is not getattr(keras.Model, name)
+        for name in ("fit", "train_step")
+    )
+    if own and (how.accumulate > 1 or how.precision != "float32"):
+        raise NotPossible(
+            f"the model {model.name}, which trains in a way of its own, needs"
+            f" `accumulate` 1 and `precision` float32. Received: {how.accumulate} and"
+            f" {how.precision}"
+        )
     if how.accumulate > 1:
         optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        if optimizer.built:
-            raise ValueError(
-                f"`accumulate` must be 1 with the model {model.name}, which steps by"
-                f" itself. Received: {how.accumulate}"
-            )
         optimizer.gradient_accumulation_steps = how.accumulate
     return model, data, validation
 
@@ -246,7 +252,7 @@ def _policy(precision: str) -> Iterator[None]:
 
 def _fit(
     build: Build, batches: Batches, how: Settings, run: Run, watch: Watch | None
-) -> Trained:
+) -> tuple[Trained, resuming.Keeper]:
     memory.forget_peak()
     model, data, validation = _begun(build, batches, how, run.seed, run.rate)
     curves = Curves(run.record, watch)
@@ -291,8 +297,7 @@ def _fit(
         held_loss,
         **cost,
     )
-    keeper.finish(trained.about())
-    return trained
+    return trained, keeper
 
 
 def _keepers(how: Settings, curves: Curves) -> list[keras.callbacks.Callback]:

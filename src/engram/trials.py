@@ -65,12 +65,14 @@ def proposed(trial: optuna.Trial, space: sweep.Space) -> dict[str, Any]:
 
 def _trained(study: optuna.Study, trial: optuna.Trial) -> float:
     """Trains the experiment with a trial's params as its stage does; returns the loss."""
-    from engram import models, params, params_edit, tasks, training
+    from engram import distribution, models, params, params_edit, tasks, training
 
     name, block = study.user_attrs["experiment"], study.user_attrs["block"]
     block = params_edit.changed(block, proposed(trial, study.user_attrs["space"]))
     params.check_experiment(name, block)
     train, seed = block["train"], block["train"]["seeds"][0]
+    if lacking := distribution.lacking(train.get("require")):
+        raise ValueError(lacking)
     prepared = Path("data/prepared", block["dataset"])
     spec = json.loads((prepared / "spec.json").read_text())
     task = tasks.task(block["task"])
@@ -86,7 +88,7 @@ def _trained(study: optuna.Study, trial: optuna.Trial) -> float:
 
 @contextlib.contextmanager
 def _recorder(
-    study, trial, name, block, spec, seed, rate, was
+    study, trial, name, block, spec, seed, rate, kept
 ) -> Iterator[tuple[str, Any]]:
     """Opens a trial's run below the sweep's, and stops a trial that is hopeless."""
     several = isinstance(block["train"]["learning_rate"], list)

@@ -11,6 +11,7 @@ in `dvc.lock`, so that `dvc repro` goes on with its evaluation.
 
 import argparse
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -48,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     if given.count < 2:
         sys.exit(f"WORKERS must be at least 2. Received: {given.count}")
     stage = f"train@{given.experiment}"
+    shutil.rmtree(Path("runs", given.experiment), ignore_errors=True)  # as DVC does
     if code := train(given.count, given.experiment):
         sys.exit(code)
     done = subprocess.run([sys.executable, "-m", "dvc", "commit", "--force", stage])
@@ -63,21 +65,25 @@ def train(count: int, experiment: str) -> int:
     asked: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: asked.append(number))
-    while any(one.poll() is None for one in workers):
+    failed: int | None = None
+    while any(one.poll() is None for one in workers) and failed is None and not asked:
         time.sleep(PAUSE)
-        failed = next((n for n, one in enumerate(workers) if one.poll()), None)
-        if asked or failed is not None:
-            _end(workers, signal.SIGTERM if asked else signal.SIGKILL)
-            break
+        failed = _failed(workers)
+    _end(workers, signal.SIGTERM if asked else signal.SIGKILL)
     codes = [one.wait() for one in workers]
     if asked:
         return 128 + asked[0]
+    failed = _failed(workers) if failed is None else failed
     if failed is not None:
         print(f"worker {failed} ended with {codes[failed]}; {folder / f'{failed}.log'}:")
         lines = (folder / f"{failed}.log").read_text(errors="replace").splitlines()
         print("\n".join(lines[-TAIL:]))
         return 1
     return 0
+
+
+def _failed(workers: list[subprocess.Popen]) -> int | None:
+    return next((n for n, one in enumerate(workers) if one.poll()), None)
 
 
 def addresses(count: int) -> tuple[str, ...]:
