@@ -127,7 +127,8 @@ def ask(address: str, *command: str) -> None:
 def serve(address: str, how: Callable[[Order], None]) -> None:
     """Waits for orders, with what a training needs imported; a fork runs each."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would be a thread
-    import keras  # noqa: F401, to have it: that takes the time
+    import dvc.repo  # noqa: F401, to have it: that takes the time
+    import keras  # noqa: F401
     import mlflow  # noqa: F401
     import tensorflow  # noqa: F401
 
