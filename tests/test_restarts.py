@@ -54,6 +54,16 @@ def digest(suite):
     return restarts.locked.code_changes.digest_of({"": (suite / "code.py").read_bytes()})
 
 
+def test_where_dvc_knows_of_no_stages_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with restarts.kept(STAGE, PARAMS) as folder:
+        assert folder is None
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    with restarts.kept(STAGE, PARAMS) as folder:
+        assert folder is None
+    assert [one.name for one in tmp_path.iterdir()] == ["dvc.yaml"]
+
+
 def test_what_was_stopped_goes_on(suite):
     stopped(epoch=4)
     assert trained() == 4

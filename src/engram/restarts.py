@@ -27,8 +27,10 @@ DONE = "done"  # a file in the folder of a stage that has written all its output
 
 
 @contextlib.contextmanager
-def kept(stage: str, params: dict[str, Any], alone: bool = True) -> Iterator[Path]:
+def kept(stage: str, params: dict[str, Any], alone: bool = True) -> Iterator[Path | None]:
     """Yields the folder for the checkpoints of a stage; what may stop it is one line.
+
+    Where DVC knows of no stages there is none.
 
     Args:
         stage: such as `"train@traffic-gru"`, of the `dvc.yaml` in this folder.
@@ -41,13 +43,14 @@ def kept(stage: str, params: dict[str, Any], alone: bool = True) -> Iterator[Pat
     """
     folder = folder_of(stage, Path.cwd())
     versions = [importlib.metadata.version(name) for name in PACKAGES]
-    own = folder / stage_key.of(stage, params, versions)
+    key = stage_key.of(stage, params, versions)
+    own = folder / key if key else None
     try:
-        with _alone(stage, params, own) if alone else contextlib.nullcontext():
+        with _alone(stage, params, own) if own and alone else contextlib.nullcontext():
             yield own
     except Stopped as error:
         sys.exit(f"{stage.replace('@', ' ')}: {error}")
-    for one in others(folder, own) if alone else []:
+    for one in others(folder, own) if own and alone else []:
         if time.time() - one.stat().st_mtime > KEPT:
             forget(one)
 

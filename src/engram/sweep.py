@@ -91,7 +91,7 @@ def _block(values: dict[str, Any], name: str) -> dict[str, Any]:
 def _digest(name: str, block: dict[str, Any], space: Space) -> str:
     """Returns what makes two sweeps the same: other params, space, code and data."""
     others = {k: v for k, v in tracking.flat(block).items() if k not in space}
-    return stage_key.of(f"train@{name}", others, space)
+    return stage_key.of(f"train@{name}", others, space) or "no-stages"
 
 
 @contextlib.contextmanager
