@@ -20,15 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engram import (
-    code_changes,
-    locked,
-    open_runs,
-    outbox,
-    repository,
-    restarts,
-    store,
-)
+from engram import code_changes, locked, open_runs, outbox, repository, store
 
 BOOK = Path(".dvc", "tmp", "synced.json")  # what the last call saw, by suite
 REPORT = "results/report.html"
@@ -117,6 +109,8 @@ def _tie_comparison(suite: Path, entry: locked.Entry) -> None:
 
 def _forget_checkpoints(suite: Path, entry: locked.Entry) -> None:
     """Removes those of a stage that is in `dvc.lock` with what it wrote."""
+    from engram import restarts  # numpy, which a call without work does not need
+
     folder = restarts.folder_of(entry.stage, suite)
     for file in folder.glob(f"*/{restarts.DONE}"):
         restarts.forget(file.parent)
